@@ -1,0 +1,61 @@
+"""The errors a user can cause, drawn once as a tree.
+
+EdgeMnistError                 exit code 3: something that cannot be had
+├── UsageError                 exit code 2: the request itself is wrong
+├── DataError                  a data set is missing, truncated or altered
+├── PictureError               a picture cannot be read
+├── ModelError                 a model file or checkpoint is missing, broken or breaks the contract
+├── ProviderError              the provider asked for does not really run here
+├── MissingPackageError        an optional part is not installed
+├── GateError                  exit code 1: a model misses a limit, so it was not written
+├── OutputError                a result cannot be written
+└── TrainingError              training went wrong, e.g. a loss that is not finite
+
+Every message is one line that says what is wrong and, where there is one, the way out.
+"""
+
+
+class EdgeMnistError(Exception):
+    """The root of all errors of this package; its message is one line for the user."""
+
+    exit_code = 3
+
+
+class UsageError(EdgeMnistError):
+    """The request itself is wrong: an unknown recipe, options that contradict each other."""
+
+    exit_code = 2
+
+
+class DataError(EdgeMnistError):
+    """A data set is missing, truncated or altered."""
+
+
+class PictureError(EdgeMnistError):
+    """A picture cannot be read."""
+
+
+class ModelError(EdgeMnistError):
+    """A model file or checkpoint is missing, broken or breaks the contract."""
+
+
+class ProviderError(EdgeMnistError):
+    """The provider asked for does not really run on this machine."""
+
+
+class MissingPackageError(EdgeMnistError):
+    """An optional part of the package is not installed."""
+
+
+class OutputError(EdgeMnistError):
+    """A result cannot be written."""
+
+
+class TrainingError(EdgeMnistError):
+    """Training went wrong and was stopped."""
+
+
+class GateError(EdgeMnistError):
+    """A model misses a limit, so it was not written."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""Export: from a checkpoint to proven ONNX files. onnx lives here."""

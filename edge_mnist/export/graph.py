@@ -1,0 +1,156 @@
+"""From a network to an ONNX graph that keeps the contract.
+
+Two steps. First the body, pixels (N, 1, 28, 28) float32 to logits, as PyTorch's exporter writes
+it; it is what gets quantised. Then the contract around it: ``images`` uint8 in, ``probabilities``
+out, and what the file says of itself.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+
+import onnx
+import torch
+from onnx import helper
+from torch import nn
+
+OPSET, IR_VERSION = 18, 8  # what an onnxruntime of 2023 opens
+PIXEL_SCALE = 1 / 255
+BODY_INPUT, BODY_OUTPUT = "pixels", "logits"
+
+
+def export_body(network: nn.Module) -> onnx.ModelProto:
+    """Export a network in evaluation mode; batch normalisation is folded into the convolutions.
+
+    Args:
+        network: Takes pixels (N, 1, 28, 28) float32 in 0..1, returns logits (N, classes).
+    """
+    pixels = torch.zeros(
+        2, 1, 28, 28
+    )  # two, because the exporter takes a batch of 1 for a fixed one
+    batch = torch.export.Dim("batch", min=1)
+    with quiet():
+        program = torch.onnx.export(
+            network.eval().cpu(),
+            (pixels,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[BODY_INPUT],
+            output_names=[BODY_OUTPUT],
+            dynamic_shapes=({0: batch},),
+            verbose=False,
+        )
+    assert program is not None
+    return strip(program.model_proto)
+
+
+def attach_contract(body: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """Put the contract around a body, float32 or quantised.
+
+    The image needs no arithmetic of its own: with scale 1/255 and zero point 0 it already is a
+    quantised tensor, so one DequantizeLinear makes pixels of it. In a quantised body that node
+    takes the place of the body's own pair of QuantizeLinear and DequantizeLinear.
+
+    Args:
+        body: Takes ``pixels``, returns ``logits``.
+        metadata: What the file is to say of itself.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(body)
+    graph = model.graph
+    pixels = _cut_input_quantizer(graph)
+    head = [
+        helper.make_node("Unsqueeze", ["images", "axis"], ["image_planes"]),
+        helper.make_node("DequantizeLinear", ["image_planes", "scale", "zero"], [pixels]),
+    ]
+    tail = helper.make_node("Softmax", [BODY_OUTPUT], ["probabilities"], axis=1)
+    nodes = [*head, *graph.node, tail]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(
+        [
+            helper.make_tensor("axis", onnx.TensorProto.INT64, [1], [1]),
+            helper.make_tensor("scale", onnx.TensorProto.FLOAT, [], [PIXEL_SCALE]),
+            helper.make_tensor("zero", onnx.TensorProto.UINT8, [], [0]),
+        ]
+    )
+    n_classes = graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    _declare(graph.input, {"images": (onnx.TensorProto.UINT8, ["batch", 28, 28])})
+    scores = (onnx.TensorProto.FLOAT, ["batch", n_classes])
+    _declare(graph.output, {"logits": scores, "probabilities": scores})
+    helper.set_model_props(model, dict(metadata))
+    return strip(model)
+
+
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Take away what no runtime needs, in place: doc strings, traces, types of inner values.
+
+    Inner names become short ones; on a network this small they weigh as much as a layer.
+    """
+    graph = model.graph
+    graph.name, graph.doc_string, model.doc_string = "edge-mnist", "", ""
+    model.producer_name, model.producer_version = "edge-mnist", ""
+    model.ir_version = IR_VERSION
+    del graph.value_info[:], graph.metadata_props[:], model.functions[:]
+    used_domains = {node.domain for node in graph.node}
+    opsets = [entry for entry in model.opset_import if entry.domain in used_domains]
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    _shorten_names(graph)
+    return model
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's and the quantizer's advice off the user's terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _cut_input_quantizer(graph: onnx.GraphProto) -> str:
+    """Remove the quantizer of the body's input, if any; return the name that pixels then have."""
+    readers = [node for node in graph.node if BODY_INPUT in node.input]
+    if [node.op_type for node in readers] != ["QuantizeLinear"]:
+        return BODY_INPUT
+    quantize = readers[0]
+    (dequantize,) = (node for node in graph.node if quantize.output[0] in node.input)
+    graph.node.remove(quantize)
+    graph.node.remove(dequantize)
+    _drop_unused(graph)
+    return str(dequantize.output[0])
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _declare(values: "object", wanted: Mapping[str, tuple[int, list[str | int]]]) -> None:
+    del values[:]  # type: ignore[attr-defined]
+    for name, (kind, shape) in wanted.items():
+        values.append(helper.make_tensor_value_info(name, kind, shape))  # type: ignore[attr-defined]
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    outside = {value.name for value in (*graph.input, *graph.output)}
+    short = {name: name for name in outside} | {"": ""}
+    for tensor in graph.initializer:
+        tensor.name = short.setdefault(tensor.name, f"w{len(short)}")
+    for row, node in enumerate(graph.node):
+        node.name = f"n{row}"
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                names[place] = short.setdefault(name, f"v{len(short)}")

@@ -1,0 +1,115 @@
+"""Opening onnxruntime sessions, with a provider that really runs, or an error."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from edge_mnist.errors import MissingPackageError, ModelError, ProviderError, UsageError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+SILENT = 4  # onnxruntime's severity "fatal": what goes wrong reaches the user as our error
+
+
+def open_session(
+    model: bytes, *, provider: str = "auto", threads: int | None = None
+) -> "onnxruntime.InferenceSession":
+    """Open a session on a model's bytes.
+
+    Args:
+        model: The content of an .onnx file.
+        provider: ``cpu``, ``cuda``, or ``auto``: CUDA where it really runs, else the CPU.
+        threads: Threads within one operator; EDGE_MNIST_THREADS or 1 if None.
+
+    Raises:
+        UsageError: There is no such provider.
+        ProviderError: CUDA was asked for and does not really run.
+        ModelError: onnxruntime cannot open the model.
+        MissingPackageError: onnxruntime is not installed.
+    """
+    if provider not in ("auto", *PROVIDERS):
+        raise UsageError(f"no provider named {provider!r}; there are: auto, cpu, cuda")
+    n_threads = threads if threads is not None else int(os.environ.get("EDGE_MNIST_THREADS", "1"))
+    if provider == "cpu":
+        return _open_cpu(model, n_threads)
+    try:
+        return _open_cuda(model, n_threads)
+    except ProviderError:
+        if provider == "cuda":
+            raise
+        return _open_cpu(model, n_threads)
+
+
+def provider_of(session: "onnxruntime.InferenceSession") -> str:
+    """Return the short name, ``cpu`` or ``cuda``, of the provider that a session really runs on."""
+    first = session.get_providers()[0]
+    names = {long: short for short, long in PROVIDERS.items()}
+    return names.get(first, first)
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime, quiet and without telemetry.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError(
+            f"onnxruntime cannot be imported ({error}); install 'edge-mnist[cpu]' or "
+            "'edge-mnist[gpu]'"
+        ) from error
+    onnxruntime.set_default_logger_severity(SILENT)
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def _options(threads: int) -> "onnxruntime.SessionOptions":
+    options = import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = SILENT
+    # A net this small finishes before a spinning thread would help; spinning only burns a core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _open_cpu(model: bytes, threads: int) -> "onnxruntime.InferenceSession":
+    return _create(model, _options(threads), [PROVIDERS["cpu"]])
+
+
+def _open_cuda(model: bytes, threads: int) -> "onnxruntime.InferenceSession":
+    onnxruntime = import_onnxruntime()
+    name = PROVIDERS["cuda"]
+    if name not in onnxruntime.get_available_providers():
+        raise ProviderError(
+            "CUDA does not run here: the installed onnxruntime has no CUDA provider; "
+            "install 'edge-mnist[gpu]' instead of 'edge-mnist[cpu]'"
+        )
+    onnxruntime.preload_dlls()  # else the libraries that pip installed are not found
+    options = _options(threads)
+    # With this, a node that CUDA cannot run is an error and not a silent copy to the CPU.
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    # EXHAUSTIVE, the default, times every algorithm anew for each batch size.
+    settings = {"cudnn_conv_algo_search": "HEURISTIC"}
+    try:
+        session = _create(model, options, [(name, settings)])
+    except ModelError as error:
+        raise ProviderError(f"CUDA does not run here: {error}") from error
+    if session.get_providers()[0] != name:
+        raise ProviderError("CUDA does not run here: onnxruntime fell back to the CPU")
+    return session
+
+
+def _create(
+    model: bytes, options: "onnxruntime.SessionOptions", providers: list[Any]
+) -> "onnxruntime.InferenceSession":
+    onnxruntime = import_onnxruntime()
+    try:
+        # Without enable_fallback=0 a failed provider is replaced, and that printed on stdout.
+        return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        reason = " ".join(str(error).split())
+        raise ModelError(f"onnxruntime cannot open the model: {reason[:300]}") from error

@@ -1,0 +1,143 @@
+"""What commands draw for people: progress bars and tables. Nothing but them imports this."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from edge_mnist.export.release import ExportResult
+    from edge_mnist.quickstart import QuickstartResult
+    from edge_mnist.training.loop import Progress as TrainingProgress
+    from edge_mnist.training.run import RunResult
+    from edge_mnist.validation import ModelReport, ValidationReport
+
+OUT = Console(highlight=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Tell the user what happens, on stderr."""
+    ERR.print(text, markup=False)
+
+
+@contextlib.contextmanager
+def training_bar(*, quiet: bool) -> Iterator[Callable[["TrainingProgress"], None]]:
+    """Show a training's progress on stderr: a bar on a terminal, a line an epoch elsewhere."""
+    if quiet:
+        yield lambda progress: None
+    elif not sys.stderr.isatty():
+        yield _print_epoch
+    else:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+        with Progress(*columns, console=ERR) as bar:
+            task = bar.add_task("epoch", total=None, text="")
+
+            def draw(progress: "TrainingProgress") -> None:
+                done = (progress.epoch - 1) * progress.steps + progress.step
+                bar.update(
+                    task,
+                    description=f"epoch {progress.epoch}/{progress.epochs}",
+                    completed=done,
+                    total=progress.epochs * progress.steps,
+                    text=_describe(progress),
+                )
+
+            yield draw
+
+
+def _describe(progress: "TrainingProgress") -> str:
+    accuracy = progress.validation_accuracy
+    shown = "  -   " if accuracy is None else f"{accuracy:.2%}"
+    minutes, seconds = divmod(round(progress.left_s), 60)
+    return (
+        f"loss {progress.loss:.3f}  validation {shown}  "
+        f"{progress.images_per_s:,.0f} images/s  {minutes}:{seconds:02d} left"
+    )
+
+
+def _print_epoch(progress: "TrainingProgress") -> None:
+    if progress.step == progress.steps:
+        say(f"epoch {progress.epoch}/{progress.epochs}  {_describe(progress)}")
+
+
+def print_run(result: "RunResult") -> None:
+    """Print what a training measured, and what to type next."""
+    OUT.print(
+        f"{result.folder}: {result.test_accuracy:.2%} of {result.n_test_images:,} test images "
+        f"(validation {result.validation_accuracy:.2%}), {result.n_weights:,} weights, "
+        f"{result.train_s:.0f} s on {result.device}"
+    )
+    say("next: edge-mnist export --quantize")
+
+
+def print_export(result: "ExportResult") -> None:
+    """Print the files of an export, and what to type next."""
+    if result.epoch < result.epochs:
+        say(f"note: {result.checkpoint} is unfinished, epoch {result.epoch} of {result.epochs}")
+    table = Table("file", "bytes", "accuracy", "p50, one image", box=None, pad_edge=False)
+    for model in result.models:
+        table.add_row(
+            f"{result.folder}/{model.name}",
+            f"{model.size_bytes:,}",
+            f"{model.accuracy:.2%}",
+            f"{model.latency.p50_us:.0f} us",
+        )
+    OUT.print(f"{result.checkpoint} exported; every file passed the gate")
+    OUT.print(table)
+    say(f"next: edge-mnist validate {result.folder}")
+
+
+def print_validation(report: "ValidationReport") -> None:
+    """Print every check of a validation, the missed ones in red."""
+    for model in report.models:
+        print_model_report(model)
+    OUT.print("[bold green]passed[/]" if report.passed else "[bold red]FAILED[/]")
+
+
+def print_model_report(model: "ModelReport") -> None:
+    """Print what was found out about one model file."""
+    providers = ", ".join(model.providers)
+    OUT.print(f"[bold]{model.path}[/]  {model.size_bytes:,} bytes, on {providers}")
+    OUT.print(f"  against {model.reference}", markup=False)
+    table = Table("", "check", "measured", "limit", box=None, pad_edge=False)
+    for check in model.checks:
+        mark, style = ("ok", None) if check.passed else ("MISSED", "bold red")
+        cells = (f"  {mark}", check.name, f"{check.measured:.3g}", f"{check.limit:.3g}")
+        table.add_row(*cells, style=style)
+    OUT.print(table)
+    if model.accuracy:
+        by_class = "  ".join(
+            f"{name} {value:.1%}" for name, value in model.accuracy.by_class.items()
+        )
+        OUT.print(
+            f"  accuracy {model.accuracy.accuracy:.2%} of {model.accuracy.n_images:,} "
+            f"test images: {by_class}"
+        )
+    _print_latency(model)
+
+
+def _print_latency(model: "ModelReport") -> None:
+    text = f"  p50 for one image {model.latency.p50_us:.1f} us"
+    if model.float32_latency and model.float32_size_bytes:
+        ratio = model.latency.p50_us / model.float32_latency.p50_us
+        size = model.size_bytes / model.float32_size_bytes
+        text += f", {ratio:.2f} times float32's in the same run; {size:.0%} of its bytes"
+        if ratio > 1:
+            text += "  [yellow]slower than float32 on this machine: prefer model.onnx[/]"
+    OUT.print(text)
+
+
+def print_quickstart(result: "QuickstartResult") -> None:
+    """Print all that a quickstart made."""
+    print_run(result.run)
+    print_export(result.export)
+    print_validation(result.validation)
+    OUT.print(
+        f"{result.picture_path} reads {result.prediction.name} ({result.prediction.confidence:.1%})"
+    )
+    OUT.print(f"predicted test digits, wrong ones framed: {result.grid_path}")

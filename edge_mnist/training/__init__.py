@@ -1,0 +1,1 @@
+"""Training: data, recipes, networks and the loop. torch lives here."""

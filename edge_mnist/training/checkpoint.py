@@ -1,0 +1,138 @@
+"""Checkpoints: weights with their recipe, in one safetensors file, which cannot run code."""
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from edge_mnist.atomic import write_atomically
+from edge_mnist.errors import ModelError
+from edge_mnist.training.networks import make_network
+from edge_mnist.training.recipe import Recipe, parse_recipe
+
+WEIGHTS_PREFIX = "weights."
+STATE_PREFIX = "state."
+FORMAT = "edge-mnist checkpoint 1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights after an epoch, what they came from, and what is needed to train on.
+
+    Attributes:
+        recipe: Every number that decides the weights.
+        epoch: Epochs done.
+        class_names: What each label means.
+        weights: State dict of the network; the moving average, which is what gets exported.
+        state: Raw weights and optimizer, to go on training; empty when training is done.
+        temperature: Divides the logits; fitted on the validation split after the last epoch.
+    """
+
+    recipe: Recipe
+    epoch: int
+    class_names: tuple[str, ...]
+    weights: dict[str, Tensor]
+    state: dict[str, Tensor] = field(default_factory=dict)
+    temperature: float = 1.0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last epoch is done."""
+        return self.epoch >= self.recipe.epochs
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash over names and values of the weights, hexadecimal."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.weights.items()):
+            digest.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    write_atomically(path, pack_checkpoint(checkpoint))
+
+
+def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """Return the content of a checkpoint's file."""
+    tensors = {WEIGHTS_PREFIX + name: value for name, value in checkpoint.weights.items()}
+    tensors |= {STATE_PREFIX + name: value for name, value in checkpoint.state.items()}
+    about = {
+        "format": FORMAT,
+        "recipe": checkpoint.recipe.to_json(),
+        "epoch": str(checkpoint.epoch),
+        "class_names": json.dumps(checkpoint.class_names),
+        "temperature": repr(checkpoint.temperature),
+    }
+    copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return save(copies, about)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        ModelError: The file is missing, damaged, or not a checkpoint of this package.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot read checkpoint {path}: {error}") from error
+    if about.get("format") != FORMAT:
+        raise ModelError(f"{path} is not a checkpoint of edge-mnist")
+    return Checkpoint(
+        parse_recipe(about["recipe"]),
+        int(about["epoch"]),
+        tuple(json.loads(about["class_names"])),
+        _with_prefix(tensors, WEIGHTS_PREFIX),
+        _with_prefix(tensors, STATE_PREFIX),
+        float(about["temperature"]),
+    )
+
+
+def load_network(checkpoint: Checkpoint) -> nn.Module:
+    """Build a checkpoint's network, its temperature folded into the last layer, for evaluation.
+
+    Raises:
+        ModelError: The weights are not those of the network that the recipe names.
+    """
+    network = make_network(checkpoint.recipe.network, len(checkpoint.class_names))
+    try:
+        network.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        raise ModelError(
+            f"the checkpoint's weights do not fit its network {checkpoint.recipe.network!r}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+    return fold_temperature(network, checkpoint.temperature).eval()
+
+
+def fold_temperature(network: nn.Module, temperature: float) -> nn.Module:
+    """Return a copy of a network whose logits are divided by ``temperature``."""
+    folded = copy.deepcopy(network)
+    last = [module for module in folded.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight /= temperature
+        last.bias /= temperature
+    return folded
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

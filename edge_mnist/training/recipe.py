@@ -1,0 +1,99 @@
+"""Recipes: every number that decides the weights of a network."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from edge_mnist.errors import ModelError, UsageError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number that decides the weights; equal recipes on one machine give equal weights.
+
+    Attributes:
+        name: The preset this recipe started from.
+        dataset: Name of the data set, ``mnist`` or ``digits``.
+        network: Name of the network in ``edge_mnist.training.networks``.
+        seed: Seed of the initial weights, the order of the images and the augmentation.
+        epochs: Passes over the training split; the weights after the last one are the result.
+        batch_size: Images in one optimizer step.
+        learning_rate: Peak of the one-cycle schedule.
+        warmup_share: Share of all steps in which the learning rate rises.
+        weight_decay: AdamW's decoupled weight decay.
+        label_smoothing: Probability mass spread over the wrong classes, 0..1.
+        average_share: The result is a moving average of the weights with a memory of this share
+            of all steps.
+        validation_share: Share of the official training images held out to choose on.
+        rotation_deg: Largest rotation of an augmented image.
+        shear_deg: Largest shear, as an angle.
+        scale_share: Largest change of each side's length, 0.1 for 10 %.
+        shift_px: Largest shift in each direction.
+        elastic_px: Standard deviation of the smooth elastic displacement.
+    """
+
+    name: str
+    dataset: str = "mnist"
+    network: str = "edge"
+    seed: int = 0
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 4e-3
+    warmup_share: float = 0.2
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.05
+    average_share: float = 0.06
+    validation_share: float = 1 / 12
+    rotation_deg: float = 12.0
+    shear_deg: float = 8.0
+    scale_share: float = 0.12
+    shift_px: float = 2.0
+    elastic_px: float = 0.5
+
+    def to_json(self) -> str:
+        """Return the recipe as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+RECIPES = {
+    "default": Recipe(name="default"),
+    "quick": Recipe(name="quick", epochs=4),
+    # 1,300 images make few steps in an epoch, and small batches make more of them.
+    "digits": Recipe(name="digits", dataset="digits", epochs=40, batch_size=32),
+}
+
+
+def find_recipe(name: str | None = None, **changes: str | int | float | None) -> Recipe:
+    """Return a preset with some numbers changed; a change to None is no change.
+
+    Args:
+        name: Name of the preset. None takes the one named like the data set, if there is one,
+            else ``default``.
+        changes: New values for attributes of the recipe.
+
+    Raises:
+        UsageError: There is no such preset, or a number is out of its range.
+    """
+    name = name or str(changes.get("dataset") if changes.get("dataset") in RECIPES else "default")
+    if name not in RECIPES:
+        raise UsageError(f"no recipe named {name!r}; there are: {', '.join(RECIPES)}")
+    wanted: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+    recipe = dataclasses.replace(RECIPES[name], **wanted)
+    if recipe.epochs < 1:
+        raise UsageError(f"{recipe.epochs} epochs: a training needs at least 1")
+    if not 0 <= recipe.seed < 2**31:
+        raise UsageError(f"seed {recipe.seed}: must be 0 or more, and less than 2**31")
+    return recipe
+
+
+def parse_recipe(text: str) -> Recipe:
+    """Read a recipe back from its JSON.
+
+    Raises:
+        ModelError: Not JSON, or it has keys that this version does not know.
+    """
+    try:
+        return Recipe(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"not a recipe of this version: {error}") from error

@@ -1,0 +1,377 @@
+"""The gate: does a model file keep the contract, agree with its reference, and lose no accuracy?
+
+Runs without torch on a device; torch is used only where a checkpoint is the reference.
+"""
+
+import contextlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist.bench import Latency, measure_latencies
+from edge_mnist.errors import ModelError, ProviderError, UsageError
+from edge_mnist.modelfile import (
+    CHECKPOINT_NAME,
+    FLOAT32_NAME,
+    INT8_NAME,
+    REFERENCE_NAME,
+    find_model,
+)
+from edge_mnist.predictor import Predictor
+
+if TYPE_CHECKING:
+    from edge_mnist.training.data import Dataset
+
+SCHEMA_VERSION = 1
+BATCH_SIZES = (1, 2, 7, 64, 1000)
+BATCHMATE_ATOL = 1e-4  # kernels may add in another order in another batch
+N_BATCHMATE_IMAGES = 500
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model may miss and still pass.
+
+    Attributes:
+        atol: Largest difference of a float32 model's logits from PyTorch's.
+        int8_atol: Largest difference of an int8 model's logits from those recorded at export,
+            on the golden images: processors round differently, and that adds up over the layers.
+        label_changes: Largest number of labels of a float32 model that differ from PyTorch's.
+        accuracy_lost: Largest share of accuracy that int8 may lose against float32. One image
+            is always allowed: on a small test set it is more than this share.
+    """
+
+    atol: float = 1e-3
+    int8_atol: float = 0.5
+    label_changes: int = 0
+    accuracy_lost: float = 0.001
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two models' logits lie apart.
+
+    ``label_changes`` counts the images whose predicted label differs.
+    """
+
+    n_images: int
+    max_abs_error: float
+    label_changes: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit and what was measured; it passed if ``measured`` is at most ``limit``.
+
+    So ``measured`` is also the smallest limit that would have passed.
+    """
+
+    name: str
+    measured: float
+    limit: float
+    passed: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Decide; written so that NaN fails."""
+        object.__setattr__(self, "passed", bool(self.measured <= self.limit))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of images read right, in all and by class."""
+
+    n_images: int
+    accuracy: float
+    by_class: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Trusted logits for some images.
+
+    Attributes:
+        name: Where they come from, for people.
+        images: Shape (N, 28, 28), uint8.
+        logits: Shape (N, classes), float32; PyTorch's.
+        int8_logits: Those of the int8 file when it was exported; None where it is not known.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    int8_logits: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """All that was found out about one model file; ``passed`` if every check did."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    quantization: str
+    providers: tuple[str, ...]
+    reference: str
+    checks: tuple[Check, ...]
+    accuracy: Accuracy | None
+    latency: Latency
+    float32_size_bytes: int | None
+    float32_latency: Latency | None
+    passed: bool
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """The reports of one validation."""
+
+    models: tuple[ModelReport, ...]
+    passed: bool
+    schema_version: int = SCHEMA_VERSION
+
+
+def validate(
+    paths: Sequence[Path],
+    *,
+    dataset: "Dataset | None",
+    against: str | Path | None = None,
+    limits: Limits | None = None,
+) -> ValidationReport:
+    """Put model files through the gate.
+
+    Args:
+        paths: Model files.
+        dataset: Its test part measures accuracy and, against a checkpoint, parity. None for a
+            self-test on the golden images alone.
+        against: A checkpoint file, or ``reference`` for the reference.npz beside each model.
+            None takes the checkpoint beside the model where torch is installed, else the latter.
+        limits: What may be missed.
+
+    Raises:
+        ModelError: A model is missing, broken or breaks the contract; so is its reference.
+        UsageError: A checkpoint was given, but no data set.
+    """
+    reports = tuple(_validate_model(path, dataset, against, limits or Limits()) for path in paths)
+    return ValidationReport(reports, passed=all(report.passed for report in reports))
+
+
+def find_models(names: Sequence[Path] | None) -> list[Path]:
+    """Return the model files to validate: a folder stands for every model in it.
+
+    Args:
+        names: Files and folders; None for the folder of the model that ``predict`` would use.
+
+    Raises:
+        ModelError: One of them is missing.
+    """
+    paths: list[Path] = []
+    for name in names or [find_model().parent]:
+        inside = [name / FLOAT32_NAME, name / INT8_NAME] if name.is_dir() else []
+        paths += [path for path in inside if path.is_file()] or [find_model(name)]
+    return paths
+
+
+def load_test_data(paths: Sequence[Path], *, data_dir: Path | None, offline: bool) -> "Dataset":
+    """Load the data set that models say they were trained on.
+
+    Raises:
+        UsageError: They were trained on different ones.
+        DataError: It cannot be had.
+    """
+    from edge_mnist.training.data import load_dataset
+
+    names = {Predictor(path, provider="cpu").info.metadata["dataset"] for path in paths}
+    if len(names) > 1:
+        raise UsageError(f"the models are of different data sets: {', '.join(sorted(names))}")
+    return load_dataset(names.pop(), data_dir=data_dir, offline=offline)
+
+
+def _validate_model(
+    path: Path, dataset: "Dataset | None", against: str | Path | None, limits: Limits
+) -> ModelReport:
+    predictors = open_on_each_provider(path)
+    first = predictors[0]
+    reference = find_reference(first, dataset, against)
+    is_int8 = first.info.quantization != "none"
+    checks: list[Check] = []
+    for predictor in predictors:
+        checks += check_parity(predictor, reference, limits)
+        checks.append(check_batchmates(predictor, reference.images))
+    accuracy = dataset and measure_accuracy(first, dataset)
+    float32 = _open_float32(path) if is_int8 else None
+    if accuracy and float32 and dataset:
+        baseline = measure_accuracy(float32, dataset).accuracy
+        checks.append(check_accuracy_lost(baseline, accuracy.accuracy, accuracy.n_images, limits))
+    latencies = measure_latencies(
+        {"model": first.session} | ({"float32": float32.session} if float32 else {})
+    )
+    return ModelReport(
+        path=str(path),
+        sha256=first.model.sha256,
+        size_bytes=first.model.size_bytes,
+        quantization=first.info.quantization,
+        providers=tuple(predictor.provider for predictor in predictors),
+        reference=reference.name,
+        checks=tuple(checks),
+        accuracy=accuracy,
+        latency=latencies["model"],
+        float32_size_bytes=float32.model.size_bytes if float32 else None,
+        float32_latency=latencies.get("float32"),
+        passed=all(check.passed for check in checks),
+    )
+
+
+def open_on_each_provider(path: Path) -> list[Predictor]:
+    """Open a model on every provider that really runs here, the CPU first."""
+    predictors = [Predictor(path, provider="cpu")]
+    with contextlib.suppress(ProviderError):  # the report names the providers that did run
+        predictors.append(Predictor(path, provider="cuda"))
+    return predictors
+
+
+def find_reference(
+    predictor: Predictor, dataset: "Dataset | None", against: str | Path | None
+) -> Reference:
+    """Find the trusted logits for a model; see ``validate`` for the choice.
+
+    Raises:
+        ModelError: The reference is missing, broken, or of other weights.
+        UsageError: A checkpoint needs a data set.
+    """
+    folder = predictor.model.path.parent
+    if against is None and dataset is not None:
+        beside = folder / CHECKPOINT_NAME
+        if beside.is_file() and importlib.util.find_spec("torch"):
+            against = beside
+    if against is None or str(against) == "reference":
+        return read_reference(folder / REFERENCE_NAME, predictor)
+    if dataset is None:
+        raise UsageError("a self-test compares against reference.npz, not against a checkpoint")
+    return compute_reference(Path(against), predictor, dataset)
+
+
+def read_reference(path: Path, predictor: Predictor) -> Reference:
+    """Read the golden images and their logits that ``export`` wrote beside a model.
+
+    Raises:
+        ModelError: The file is missing, broken, or of other weights.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            reference = Reference(
+                f"{path.name} (PyTorch's logits on golden images)",
+                arrays["images"],
+                arrays["logits"],
+                arrays.get("int8_logits"),
+            )
+            weights = str(arrays["weights_sha256"])
+    except FileNotFoundError as error:
+        raise ModelError(f"no reference {path}; export writes one beside the model") from error
+    except Exception as error:  # a damaged archive raises whatever zip, zlib or numpy stumble on
+        raise ModelError(f"the reference {path} is damaged: {error}") from error
+    _check_weights(predictor, weights, path)
+    return reference
+
+
+def compute_reference(path: Path, predictor: Predictor, dataset: "Dataset") -> Reference:
+    """Compute PyTorch's logits on the whole test set from a checkpoint.
+
+    Raises:
+        ModelError: The checkpoint is missing, broken, or of other weights.
+    """
+    from edge_mnist.training.checkpoint import load_checkpoint, load_network
+    from edge_mnist.training.networks import compute_logits
+
+    checkpoint = load_checkpoint(path)
+    _check_weights(predictor, checkpoint.weights_sha256, path)
+    logits = compute_logits(load_network(checkpoint), dataset.test_images)
+    return Reference(f"PyTorch on {path}", dataset.test_images, logits)
+
+
+def compare_logits(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> Parity:
+    """Measure how far two models' logits lie apart.
+
+    Args:
+        reference: Logits of the trusted model, shape (N, classes).
+        candidate: Logits of the other model for the same N images.
+
+    Raises:
+        UsageError: The shapes differ, or there is no row.
+    """
+    if reference.shape != candidate.shape or reference.ndim != 2 or not len(reference):
+        raise UsageError(f"want two (N, classes) arrays, got {reference.shape}, {candidate.shape}")
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, and NaN fails every check
+        error = np.abs(candidate.astype(np.float64) - reference)
+    changed = reference.argmax(axis=1) != candidate.argmax(axis=1)
+    return Parity(len(reference), float(error.max()), int(changed.sum()))
+
+
+def check_parity(predictor: Predictor, reference: Reference, limits: Limits) -> list[Check]:
+    """Compare a model with its reference at several batch sizes.
+
+    A float32 model is held to PyTorch's logits. An int8 model has logits of its own: it is held
+    to those recorded at export, where they are known; its accuracy has a check of its own.
+    """
+    is_int8 = predictor.info.quantization != "none"
+    expected = reference.int8_logits if is_int8 else reference.logits
+    if expected is None:
+        return []
+    checks = []
+    for batch_size in (*BATCH_SIZES, len(reference.images)):
+        logits = predictor.compute_logits(reference.images, batch_size=batch_size)
+        parity = compare_logits(expected, logits)
+        where = f"{predictor.provider}, batch {batch_size}"
+        atol = limits.int8_atol if is_int8 else limits.atol
+        checks.append(Check(f"logits apart ({where})", parity.max_abs_error, atol))
+        checks.append(
+            Check(f"labels changed ({where})", parity.label_changes, limits.label_changes)
+        )
+    return checks
+
+
+def check_batchmates(predictor: Predictor, images: NDArray[np.uint8]) -> Check:
+    """Check that an image gets the same logits whatever shares its batch."""
+    some = images[:N_BATCHMATE_IMAGES]
+    alone = predictor.compute_logits(some, batch_size=1)
+    order = np.random.default_rng(0).permutation(len(some))
+    mixed = np.empty_like(alone)
+    mixed[order] = predictor.compute_logits(some[order], batch_size=37)
+    error = compare_logits(alone, mixed).max_abs_error
+    return Check(f"logits moved by batchmates ({predictor.provider})", error, BATCHMATE_ATOL)
+
+
+def check_accuracy_lost(
+    float32_accuracy: float, int8_accuracy: float, n_images: int, limits: Limits
+) -> Check:
+    """Check how much accuracy int8 loses against float32; a gain counts as nothing lost."""
+    lost = max(0.0, float32_accuracy - int8_accuracy)
+    # Counted in images: 0.9963 - 0.9953 is a hair above 0.001 in binary.
+    allowed = max(1, round(limits.accuracy_lost * n_images))
+    return Check("accuracy lost by int8", round(lost * n_images) / n_images, allowed / n_images)
+
+
+def measure_accuracy(predictor: Predictor, dataset: "Dataset") -> Accuracy:
+    """Measure accuracy on the test set, in all and by class."""
+    predicted, _ = predictor.predict_images(dataset.test_images)
+    correct = predicted == dataset.test_labels
+    by_class = {
+        name: float(correct[dataset.test_labels == label].mean())
+        for label, name in enumerate(dataset.class_names)
+    }
+    return Accuracy(len(correct), float(correct.mean()), by_class)
+
+
+def _open_float32(path: Path) -> Predictor | None:
+    """Open the float32 file beside an int8 one, if there is one."""
+    sibling = path.with_name(FLOAT32_NAME)
+    return Predictor(sibling, provider="cpu") if sibling.is_file() else None
+
+
+def _check_weights(predictor: Predictor, weights_sha256: str, path: Path) -> None:
+    of_model = predictor.info.metadata.get("weights_sha256")
+    if weights_sha256 != of_model:
+        raise ModelError(f"{path} holds other weights than {predictor.model.path}")
