@@ -28,7 +28,7 @@ class _Group(TyperGroup):
             print(f"edge-mnist: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError as error:
-            sys.stdout = None  # type: ignore[assignment]  # else Python flushes it once more
+            sys.stdout = None  # else Python flushes it once more
             raise typer.Exit(0) from error
         return result
 

@@ -43,7 +43,7 @@ def open_session(
 
 def provider_of(session: "onnxruntime.InferenceSession") -> str:
     """Return the short name, ``cpu`` or ``cuda``, of the provider that a session really runs on."""
-    first = session.get_providers()[0]
+    first: str = session.get_providers()[0]
     names = {long: short for short, long in PROVIDERS.items()}
     return names.get(first, first)
 

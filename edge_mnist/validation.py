@@ -4,7 +4,6 @@ Runs without torch on a device; torch is used only where a checkpoint is the ref
 """
 
 import contextlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.bench import Latency, measure_latencies
-from edge_mnist.errors import ModelError, ProviderError, UsageError
-from edge_mnist.modelfile import (
-    CHECKPOINT_NAME,
-    FLOAT32_NAME,
-    INT8_NAME,
-    REFERENCE_NAME,
-    find_model,
-)
+from edge_mnist.errors import ProviderError, UsageError
+from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
 from edge_mnist.predictor import Predictor
+from edge_mnist.reference import Reference, find_reference
 
 if TYPE_CHECKING:
     from edge_mnist.training.data import Dataset
@@ -88,23 +82,6 @@ class Accuracy:
     n_images: int
     accuracy: float
     by_class: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Trusted logits for some images.
-
-    Attributes:
-        name: Where they come from, for people.
-        images: Shape (N, 28, 28), uint8.
-        logits: Shape (N, classes), float32; PyTorch's.
-        int8_logits: Those of the int8 file when it was exported; None where it is not known.
-    """
-
-    name: str
-    images: NDArray[np.uint8]
-    logits: NDArray[np.float32]
-    int8_logits: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +178,7 @@ def _validate_model(
     for predictor in predictors:
         checks += check_parity(predictor, reference, limits)
         checks.append(check_batchmates(predictor, reference.images))
-    accuracy = dataset and measure_accuracy(first, dataset)
+    accuracy = measure_accuracy(first, dataset) if dataset else None
     float32 = _open_float32(path) if is_int8 else None
     if accuracy and float32 and dataset:
         baseline = measure_accuracy(float32, dataset).accuracy
@@ -231,65 +208,6 @@ def open_on_each_provider(path: Path) -> list[Predictor]:
     with contextlib.suppress(ProviderError):  # the report names the providers that did run
         predictors.append(Predictor(path, provider="cuda"))
     return predictors
-
-
-def find_reference(
-    predictor: Predictor, dataset: "Dataset | None", against: str | Path | None
-) -> Reference:
-    """Find the trusted logits for a model; see ``validate`` for the choice.
-
-    Raises:
-        ModelError: The reference is missing, broken, or of other weights.
-        UsageError: A checkpoint needs a data set.
-    """
-    folder = predictor.model.path.parent
-    if against is None and dataset is not None:
-        beside = folder / CHECKPOINT_NAME
-        if beside.is_file() and importlib.util.find_spec("torch"):
-            against = beside
-    if against is None or str(against) == "reference":
-        return read_reference(folder / REFERENCE_NAME, predictor)
-    if dataset is None:
-        raise UsageError("a self-test compares against reference.npz, not against a checkpoint")
-    return compute_reference(Path(against), predictor, dataset)
-
-
-def read_reference(path: Path, predictor: Predictor) -> Reference:
-    """Read the golden images and their logits that ``export`` wrote beside a model.
-
-    Raises:
-        ModelError: The file is missing, broken, or of other weights.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            reference = Reference(
-                f"{path.name} (PyTorch's logits on golden images)",
-                arrays["images"],
-                arrays["logits"],
-                arrays.get("int8_logits"),
-            )
-            weights = str(arrays["weights_sha256"])
-    except FileNotFoundError as error:
-        raise ModelError(f"no reference {path}; export writes one beside the model") from error
-    except Exception as error:  # a damaged archive raises whatever zip, zlib or numpy stumble on
-        raise ModelError(f"the reference {path} is damaged: {error}") from error
-    _check_weights(predictor, weights, path)
-    return reference
-
-
-def compute_reference(path: Path, predictor: Predictor, dataset: "Dataset") -> Reference:
-    """Compute PyTorch's logits on the whole test set from a checkpoint.
-
-    Raises:
-        ModelError: The checkpoint is missing, broken, or of other weights.
-    """
-    from edge_mnist.training.checkpoint import load_checkpoint, load_network
-    from edge_mnist.training.networks import compute_logits
-
-    checkpoint = load_checkpoint(path)
-    _check_weights(predictor, checkpoint.weights_sha256, path)
-    logits = compute_logits(load_network(checkpoint), dataset.test_images)
-    return Reference(f"PyTorch on {path}", dataset.test_images, logits)
 
 
 def compare_logits(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> Parity:
@@ -369,9 +287,3 @@ def _open_float32(path: Path) -> Predictor | None:
     """Open the float32 file beside an int8 one, if there is one."""
     sibling = path.with_name(FLOAT32_NAME)
     return Predictor(sibling, provider="cpu") if sibling.is_file() else None
-
-
-def _check_weights(predictor: Predictor, weights_sha256: str, path: Path) -> None:
-    of_model = predictor.info.metadata.get("weights_sha256")
-    if weights_sha256 != of_model:
-        raise ModelError(f"{path} holds other weights than {predictor.model.path}")

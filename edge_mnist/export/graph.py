@@ -61,6 +61,7 @@ def attach_contract(body: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.
     model.CopyFrom(body)
     graph = model.graph
     pixels = _cut_input_quantizer(graph)
+    _cut_output_quantizer(graph)
     head = [
         helper.make_node("Unsqueeze", ["images", "axis"], ["image_planes"]),
         helper.make_node("DequantizeLinear", ["image_planes", "scale", "zero"], [pixels]),
@@ -129,6 +130,19 @@ def _cut_input_quantizer(graph: onnx.GraphProto) -> str:
     graph.node.remove(dequantize)
     _drop_unused(graph)
     return str(dequantize.output[0])
+
+
+def _cut_output_quantizer(graph: onnx.GraphProto) -> None:
+    """Let a quantised body's last layer return float32 logits, not ones rounded to 8 bits."""
+    last = graph.node[-1]
+    if last.op_type != "DequantizeLinear":
+        return
+    quantize = graph.node[-2]
+    (layer,) = (node for node in graph.node if quantize.input[0] in node.output)
+    layer.output[0] = last.output[0]
+    graph.node.remove(last)
+    graph.node.remove(quantize)
+    _drop_unused(graph)
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_mnist.export.graph import BODY_INPUT, quiet, strip
+from edge_mnist.export.graph import BODY_INPUT, PIXEL_SCALE, quiet, strip
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def _make_reader(images: NDArray[np.uint8]) -> "object":
 
         def draw(self) -> Iterator[dict[str, NDArray[np.float32]]]:
             for start in range(0, len(images), 100):
-                pixels = images[start : start + 100, np.newaxis].astype(np.float32) / 255
-                yield {BODY_INPUT: pixels}
+                pixels = images[start : start + 100, np.newaxis].astype(np.float32)
+                yield {BODY_INPUT: pixels * np.float32(PIXEL_SCALE)}
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(self.batches, None)

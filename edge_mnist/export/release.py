@@ -27,6 +27,7 @@ from edge_mnist.modelfile import (
     ModelFile,
 )
 from edge_mnist.predictor import Predictor
+from edge_mnist.reference import Reference
 from edge_mnist.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -39,7 +40,6 @@ from edge_mnist.validation import (
     Accuracy,
     Check,
     Limits,
-    Reference,
     check_accuracy_lost,
     check_batchmates,
     check_parity,

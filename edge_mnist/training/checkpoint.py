@@ -125,8 +125,8 @@ def fold_temperature(network: nn.Module, temperature: float) -> nn.Module:
     folded = copy.deepcopy(network)
     last = [module for module in folded.modules() if isinstance(module, nn.Linear)][-1]
     with torch.no_grad():
-        last.weight /= temperature
-        last.bias /= temperature
+        last.weight.div_(temperature)
+        last.bias.div_(temperature)
     return folded
 
 

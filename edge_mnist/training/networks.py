@@ -67,7 +67,7 @@ def compute_logits(
     """
     network.eval()
     device = next(network.parameters()).device
-    batches = torch.tensor(images).split(batch_size)
+    batches = torch.split(torch.tensor(images), batch_size)
     with torch.inference_mode():
         rows = [network(to_pixels(batch.to(device))).cpu() for batch in batches]
     return np.asarray(torch.cat(rows).numpy(), dtype=np.float32)

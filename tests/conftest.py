@@ -1,0 +1,88 @@
+"""What several tests share: real data, one real training, one real export."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_mnist.export.golden import draw_digit
+from edge_mnist.export.release import export
+from edge_mnist.modelfile import CHECKPOINT_NAME
+from edge_mnist.training.data import Dataset, load_dataset
+from edge_mnist.training.recipe import find_recipe
+from edge_mnist.training.run import train
+from edge_mnist.validation import Limits
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+# On 360 test images one of them is 0.28 points.
+LIMITS = Limits(accuracy_lost=0.02)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let no setting of the user's reach a test, except where the data is."""
+    for name in ("MODEL", "PROVIDER", "THREADS", "OFFLINE"):
+        monkeypatch.delenv(f"EDGE_MNIST_{name}", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def edge_mnist(tmp_path: Path) -> Command:
+    """Run the command in an empty folder, as a user would, in a process of its own."""
+
+    def run(
+        *args: object, cwd: Path = tmp_path, env: dict[str, str] | None = None, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edge_mnist", *map(str, args)]
+        environment = os.environ | (env or {})
+        return subprocess.run(  # type: ignore[call-overload]
+            command, cwd=cwd, env=environment, capture_output=True, text=True, **options
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Dataset:
+    if not os.environ.get("EDGE_MNIST_DATA"):
+        pytest.skip("EDGE_MNIST_DATA does not name a folder with MNIST")
+    return load_dataset("mnist")
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
+    """A short training on the digits."""
+    folder = tmp_path_factory.mktemp("run")
+    train(find_recipe(dataset="digits", epochs=8), digits, folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory, run_folder: Path, digits: Dataset) -> Path:
+    """That training, exported and quantised."""
+    folder = tmp_path_factory.mktemp("exports")
+    checkpoint = run_folder / CHECKPOINT_NAME
+    export(checkpoint, digits, folder=folder, quantize=True, limits=LIMITS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Ten PNG files, black ink on white, one for each digit, in order."""
+    folder = tmp_path_factory.mktemp("drawings")
+    generator = np.random.default_rng(1)
+    paths = [folder / f"{digit}.png" for digit in range(10)]
+    for digit, path in enumerate(paths):
+        sheet: Image.Image = draw_digit(digit, generator)
+        sheet.save(path)
+    return paths

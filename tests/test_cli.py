@@ -1,0 +1,184 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+COMMANDS = ("train", "export", "validate", "predict", "quickstart")
+
+
+def test_help_and_version(edge_mnist: Command) -> None:
+    done = edge_mnist("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in COMMANDS)
+    for name in COMMANDS:
+        assert edge_mnist(name, "--help").returncode == 0
+    assert edge_mnist("--version").stdout.startswith("edge-mnist ")
+
+
+def test_the_other_doors(tmp_path: Path, drawings: list[Path]) -> None:
+    script = Path(__file__).parents[1] / "cli.py"
+    command = Path(sys.executable).with_name("edge-mnist")
+    for door in ([sys.executable, str(script)], [str(command)]):
+        done = subprocess.run(
+            [*door, "predict", str(drawings[7])],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=True,
+        )
+        assert done.stdout.startswith("7 ")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["nonsense"],
+        ["predict"],
+        ["predict", "x.png", "--provider", "tpu"],
+        ["predict", "x.png", "--json", "--jsonl"],
+        ["predict", "x.png", "--threads", "many"],
+        ["train", "--recipe", "nonsense"],
+        ["train", "--dataset", "nonsense"],
+        ["train", "--epochs", "0"],
+        ["train", "--seed", "-1"],
+        ["train", "--resume", "--overwrite"],
+    ],
+)
+def test_wrong_usage_is_2(edge_mnist: Command, tmp_path: Path, args: list[str]) -> None:
+    done = edge_mnist(*args)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_for_people(edge_mnist: Command, drawings: list[Path]) -> None:
+    done = edge_mnist("predict", *drawings)
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list("0123456789")
+    assert "model.onnx" in done.stderr
+    assert "on cpu" in done.stderr or "on cuda" in done.stderr
+
+
+def test_predict_goes_on_after_a_bad_picture(
+    edge_mnist: Command, drawings: list[Path], tmp_path: Path
+) -> None:
+    whole = drawings[1].read_bytes()
+    (tmp_path / "text.png").write_text("only text")
+    (tmp_path / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    bad = ["missing.png", "text.png", "truncated.png", "empty.png", "folder"]
+    paths = [drawings[0], *bad, drawings[9]]
+    for style in ("--json", "--jsonl"):
+        done = edge_mnist("predict", *paths, style)
+        assert done.returncode == 1
+        lines = done.stdout.splitlines()
+        items = json.loads(done.stdout)["items"] if style == "--json" else [*map(json.loads, lines)]
+        assert [item["path"] for item in items] == [str(path) for path in paths]
+        assert [item["status"] for item in items] == ["ok", *["error"] * len(bad), "ok"]
+        assert all(item["error"] for item in items[1:-1])
+        assert "Traceback" not in done.stderr
+    done = edge_mnist("predict", *paths)
+    assert done.returncode == 1
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["0", "9"]
+    for path in bad:
+        assert any(path in line for line in done.stderr.splitlines())
+
+
+def test_predict_json(edge_mnist: Command, drawings: list[Path]) -> None:
+    done = edge_mnist("predict", drawings[4], "--json")
+    report = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert report["schema_version"] == 1
+    assert report["model"].endswith("model.onnx")
+    assert len(report["model_sha256"]) == 64
+    assert report["provider"] in ("cpu", "cuda")
+    (item,) = report["items"]
+    assert item["digit"] == 4
+    assert item["confidence"] == max(item["probabilities"])
+
+
+def test_predict_folders_and_stdin(
+    edge_mnist: Command, drawings: list[Path], tmp_path: Path
+) -> None:
+    done = edge_mnist("predict", "-r", drawings[0].parent, "--jsonl")
+    digits = [json.loads(line)["digit"] for line in done.stdout.splitlines()]
+    assert digits == list(range(10))
+    (tmp_path / "none").mkdir()
+    done = edge_mnist("predict", "-r", "none")
+    assert done.returncode == 1
+    assert "no pictures" in done.stderr
+    command = [sys.executable, "-m", "edge_mnist", "predict", "-", "--jsonl"]
+    read = subprocess.run(command, input=drawings[6].read_bytes(), capture_output=True, check=True)
+    assert json.loads(read.stdout)["digit"] == 6
+
+
+def test_a_closed_pipe_is_no_error(drawings: list[Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edge_mnist", "predict", "--jsonl", *map(str, drawings * 40)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert "Traceback" not in errors
+    assert "BrokenPipe" not in errors
+
+
+def test_one_flow_without_options(
+    edge_mnist: Command, drawings: list[Path], tmp_path: Path
+) -> None:
+    """Train, export and predict work on each other's results; only the data set is named."""
+    assert edge_mnist("export").returncode == 3  # nothing trained yet
+    done = edge_mnist("train", "--dataset", "digits", "--epochs", "12")
+    assert done.returncode == 0, done.stderr
+    assert "next: edge-mnist export --quantize" in done.stderr
+    done = edge_mnist("export", "--quantize", "--max-accuracy-lost", "0.02")
+    assert done.returncode == 0, done.stderr
+    assert "next: edge-mnist validate exports" in done.stderr
+    assert "model.int8.onnx" in done.stdout
+    done = edge_mnist("predict", drawings[0], "--json")
+    report = json.loads(done.stdout)
+    assert report["model"] == str(Path("exports") / "model.onnx")
+    done = edge_mnist("validate", "--max-accuracy-lost", "0.02")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert edge_mnist("validate", "--self-test").returncode == 0
+
+
+def test_quickstart_without_mnist(edge_mnist: Command, tmp_path: Path) -> None:
+    done = edge_mnist("quickstart", "--offline", env={"EDGE_MNIST_DATA": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "NOT with MNIST" in done.stderr
+    assert "quickstart/drawn-7.png reads 7" in done.stdout
+    made = {path.name for path in (tmp_path / "quickstart").iterdir()}
+    assert made == {"run", "exports", "predictions.png", "drawn-7.png"}
+
+
+def test_commands_that_need_torch_say_so(tmp_path: Path) -> None:
+    """With an import of torch that fails, as on a device."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'onnx', 'sklearn', 'scipy', 'matplotlib'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+    )
+    command = [sys.executable, "-m", "edge_mnist"]
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    for args in (["train"], ["export"], ["quickstart"]):
+        done = subprocess.run([*command, *args], capture_output=True, text=True, env=env)
+        assert done.returncode == 3
+        assert "edge-mnist[train]" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = subprocess.run(
+        [*command, "validate", "--self-test"], capture_output=True, text=True, env=env, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,132 @@
+import gzip
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+from conftest import Command
+
+from edge_mnist.errors import DataError
+from edge_mnist.training import data
+from edge_mnist.training.data import Dataset, load_dataset, split_stratified
+
+
+def given_files() -> list[Path]:
+    folder = data.named_folder(None)
+    assert folder is not None
+    return [data._find_file(folder, name) or folder for name in data.MNIST_FILES]
+
+
+def test_mnist_is_whole(mnist: Dataset) -> None:
+    assert mnist.train_images.shape == (60_000, 28, 28)
+    assert mnist.test_images.shape == (10_000, 28, 28)
+    assert mnist.train_images.dtype == np.uint8
+    assert mnist.train_labels.dtype == np.int64
+    assert np.bincount(mnist.test_labels)[:3].tolist() == [980, 1135, 1032]
+
+
+@pytest.mark.parametrize("layout", [".", "MNIST/raw"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_every_layout_is_found(mnist: Dataset, tmp_path: Path, layout: str, packed: bool) -> None:
+    folder = tmp_path / layout
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in given_files():
+        name, content = path.name.removesuffix(".gz"), path.read_bytes()
+        unpacked = gzip.decompress(content) if path.suffix == ".gz" else content
+        if packed and path.suffix == ".gz":
+            (folder / path.name).write_bytes(content)
+        else:
+            (folder / name).write_bytes(unpacked)
+    assert load_dataset("mnist", data_dir=tmp_path).sha256 == mnist.sha256
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_a_damaged_file_is_named_and_left(
+    mnist: Dataset, tmp_path: Path, edge_mnist: Command, damage: str
+) -> None:
+    for path in given_files():
+        shutil.copy(path, tmp_path)
+    victim = tmp_path / given_files()[2].name
+    content = victim.read_bytes()
+    changed = bytes([content[100] ^ 1])
+    damaged = content[:-9] if damage == "truncated" else content[:100] + changed + content[101:]
+    victim.chmod(0o644)
+    victim.write_bytes(damaged)
+    done = edge_mnist("train", "--data-dir", tmp_path)
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1
+    assert str(victim) in done.stderr
+    kind = hashlib.md5 if victim.suffix == ".gz" else hashlib.sha256
+    assert kind(content).hexdigest() in done.stderr
+    assert kind(damaged).hexdigest() in done.stderr
+    assert victim.read_bytes() == damaged
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_named_folder_without_mnist(tmp_path: Path, edge_mnist: Command) -> None:
+    done = edge_mnist("train", "--data-dir", tmp_path)
+    assert done.returncode == 3
+    assert "train-images-idx3-ubyte" in done.stderr
+
+
+def test_no_data_and_no_network_names_three_ways_out(edge_mnist: Command) -> None:
+    done = edge_mnist("train", "--offline", env={"EDGE_MNIST_DATA": ""})
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert "network" in line
+    assert "--data-dir" in line
+    assert "--dataset digits" in line
+
+
+def test_torchvisions_own_download_fills_the_cache(
+    mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if any(path.suffix != ".gz" for path in given_files()):
+        pytest.skip("the given MNIST files are unpacked, so no mirror can be made of them")
+    mirror = given_files()[0].parent.resolve().as_uri() + "/"
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
+    monkeypatch.delenv("EDGE_MNIST_DATA")
+    assert load_dataset("mnist").sha256 == mnist.sha256
+    assert sorted(path.name for path in data.cache_folder().iterdir()) == ["MNIST"]
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
+    assert load_dataset("mnist").sha256 == mnist.sha256  # from the cache now
+
+
+def test_a_failed_download_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [tmp_path.as_uri() + "/"])
+    monkeypatch.setenv("EDGE_MNIST_DATA", "")
+    with pytest.raises(DataError, match="download failed"):
+        load_dataset("mnist")
+    assert list(data.cache_folder().iterdir()) == []
+
+
+def test_digits_look_like_mnist(digits: Dataset) -> None:
+    assert len(digits.train_images) + len(digits.test_images) == 1797
+    assert digits.train_images.shape[1:] == (28, 28)
+    for image in digits.test_images:
+        rows, columns = np.nonzero(image)
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
+        weight = image[rows, columns] / image.sum()
+        assert abs(weight @ rows - 13.5) <= 0.51
+        assert abs(weight @ columns - 13.5) <= 0.51
+
+
+def test_split_is_stratified_apart_and_always_the_same(digits: Dataset) -> None:
+    labels = digits.train_labels
+    train, validation = split_stratified(labels, share=0.1)
+    again = split_stratified(labels, share=0.1)
+    assert (train == again[0]).all()
+    assert (validation == again[1]).all()
+    assert set(train) | set(validation) == set(range(len(labels)))
+    assert not set(train) & set(validation)
+    expected = np.bincount(labels) * 0.1
+    assert np.abs(np.bincount(labels[validation]) - expected).max() <= 1
+
+
+def test_environment_names_the_folder(mnist: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = os.environ["EDGE_MNIST_DATA"]
+    monkeypatch.delenv("EDGE_MNIST_DATA")
+    assert load_dataset("mnist", data_dir=Path(folder)).sha256 == mnist.sha256

@@ -1,0 +1,108 @@
+"""The walls between the rooms."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import edge_mnist
+
+PACKAGE = Path(edge_mnist.__file__).parent
+HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "sklearn", "matplotlib", "rich", "typer")
+
+# A room may import rooms of a lower level only.
+LEVELS = {
+    "errors": 0,
+    "atomic": 1,
+    "session": 1,
+    "modelfile": 1,
+    "picture": 1,
+    "training.recipe": 1,
+    "training.data": 2,
+    "training.networks": 2,
+    "training.augment": 2,
+    "predictor": 3,
+    "training.checkpoint": 3,
+    "plots": 3,
+    "bench": 4,
+    "items": 4,
+    "reference": 4,
+    "training.loop": 4,
+    "validation": 5,
+    "training.run": 5,
+    "printing": 5,
+    "export.golden": 5,
+    "export.graph": 5,
+    "export.quantize": 6,
+    "export.manifest": 6,
+    "export.release": 7,
+    "quickstart": 8,
+    "terminal": 9,
+    "cli": 10,
+}
+
+
+def room_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Return the rooms a file imports when it runs, also inside functions."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    rooms = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in typing_only:
+            module = node.module or ""
+            if module == "edge_mnist":
+                rooms |= {alias.name for alias in node.names if alias.name in LEVELS}
+            elif module.startswith("edge_mnist."):
+                rooms.add(module.removeprefix("edge_mnist."))
+    return rooms
+
+
+def files() -> list[Path]:
+    return [p for p in PACKAGE.rglob("*.py") if p.stem not in ("__init__", "__main__")]
+
+
+def test_every_room_has_a_level() -> None:
+    assert {room_of(path) for path in files()} == set(LEVELS)
+
+
+def test_rooms_import_only_lower_rooms() -> None:
+    wrong = [
+        f"{room_of(path)} imports {other}"
+        for path in files()
+        for other in imported_rooms(path)
+        if LEVELS[other] >= LEVELS[room_of(path)]
+    ]
+    assert wrong == []
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, edge_mnist; edge_mnist.Predictor; "
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_files_and_functions_stay_short() -> None:
+    long = []
+    for path in files():
+        text = path.read_text()
+        if len(text.splitlines()) > 300:
+            long.append(f"{path.name}: {len(text.splitlines())} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                docstring = ast.get_docstring(node) or ""
+                if length - len(docstring.splitlines()) > 50:
+                    long.append(f"{path.name}: {node.name} has {length} lines")
+    assert long == []

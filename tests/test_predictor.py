@@ -1,0 +1,154 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import Command
+
+import edge_mnist as door
+from edge_mnist.errors import ModelError, ProviderError, UsageError
+from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
+from edge_mnist.predictor import Predictor
+from edge_mnist.training.data import Dataset
+
+SHIPPED = Path(__file__).parents[1] / "exports"
+
+
+def change(source: Path, target: Path, **what: object) -> Path:
+    """Copy a model and break its contract."""
+    model = onnx.load(source)
+    for entry in model.metadata_props:
+        if entry.key in what:
+            entry.value = str(what[entry.key])
+    if "output" in what:
+        model.graph.output.pop()
+    if "batch" in what:
+        dim = model.graph.input[0].type.tensor_type.shape.dim[0]
+        dim.Clear()
+        dim.dim_value = 1
+    target.write_bytes(model.SerializeToString())
+    return target
+
+
+def test_the_door() -> None:
+    assert door.Predictor is Predictor
+    assert door.__version__
+    assert set(door.__all__) <= {*dir(door), "Predictor", "Prediction", "__version__"}
+
+
+def test_the_shipped_model_reads_drawings(
+    drawings: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    predictor = Predictor()
+    assert predictor.model.path == SHIPPED / FLOAT32_NAME
+    predictions = [predictor.predict(path) for path in drawings]
+    assert [prediction.digit for prediction in predictions] == list(range(10))
+    first = predictions[0]
+    assert first.provider in ("cpu", "cuda")
+    assert first.confidence == max(first.probabilities)
+    assert sum(first.probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def test_single_and_batch_agree(exports: Path, digits: Dataset) -> None:
+    predictor = Predictor(exports)
+    images = digits.test_images[:50]
+    labels, probabilities = predictor.predict_images(images)
+    assert labels.shape == (50,)
+    assert labels.dtype == np.int64
+    assert probabilities.shape == (50, 10)
+    assert probabilities.dtype == np.float32
+    for image, label, row in zip(images, labels, probabilities, strict=True):
+        prediction = predictor.predict(image)
+        assert prediction.digit == label
+        np.testing.assert_allclose(prediction.probabilities, row, atol=1e-5)
+    nothing = predictor.predict_images(images[:0])
+    assert nothing[0].shape == (0,)
+    assert nothing[1].shape == (0, 10)
+
+
+def test_images_of_another_form(exports: Path) -> None:
+    predictor = Predictor(exports)
+    for array in (np.zeros((28, 28), np.uint8), np.zeros((1, 28, 28), np.float32)):
+        with pytest.raises(UsageError, match="want uint8 images"):
+            predictor.predict_images(array)  # type: ignore[arg-type]
+
+
+def test_where_the_model_comes_from(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_model() == SHIPPED / FLOAT32_NAME
+    (tmp_path / "exports").mkdir()
+    assert find_model() == SHIPPED / FLOAT32_NAME
+    shutil.copy(exports / FLOAT32_NAME, tmp_path / "exports")
+    assert find_model() == Path("exports") / FLOAT32_NAME
+    monkeypatch.setenv("EDGE_MNIST_MODEL", str(exports / INT8_NAME))
+    assert find_model() == exports / INT8_NAME
+    assert find_model(exports) == exports / FLOAT32_NAME
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"contract": "99"}, "contract version 99"),
+        ({"output": None}, "outputs"),
+        ({"batch": 1}, "inputs"),
+        ({"class_names": '["a", "b"]'}, "outputs"),
+    ],
+)
+def test_a_model_that_breaks_the_contract(
+    exports: Path, tmp_path: Path, broken: dict[str, object], words: str
+) -> None:
+    path = change(exports / FLOAT32_NAME, tmp_path / "model.onnx", **broken)
+    with pytest.raises(ModelError, match=words):
+        Predictor(path)
+
+
+def test_files_that_are_no_models(
+    exports: Path, tmp_path: Path, edge_mnist: Command, drawings: list[Path]
+) -> None:
+    whole = (exports / FLOAT32_NAME).read_bytes()
+    (tmp_path / "truncated.onnx").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    (tmp_path / "text.onnx").write_text("not a model")
+    change(exports / FLOAT32_NAME, tmp_path / "broken.onnx", contract="0")
+    for name in ("truncated", "empty", "text", "broken", "missing"):
+        done = edge_mnist("predict", drawings[3], "-m", f"{name}.onnx")
+        assert done.returncode == 3, name
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("edge-mnist: ")
+
+
+def test_cuda_is_never_a_silent_cpu(
+    exports: Path, drawings: list[Path], edge_mnist: Command
+) -> None:
+    try:
+        Predictor(exports, provider="cuda")
+    except ProviderError:
+        pass
+    else:
+        pytest.skip("CUDA runs on this machine")
+    for args in (["--provider", "cuda"], []):
+        env = {"EDGE_MNIST_PROVIDER": "cuda"}
+        done = edge_mnist("predict", drawings[3], *args, env=env)
+        assert done.returncode == 3
+        (line,) = done.stderr.splitlines()
+        assert "CUDA does not run here" in line
+    done = edge_mnist("predict", drawings[3], "--provider", "auto", "--json")
+    assert json.loads(done.stdout)["provider"] == "cpu"
+    assert done.stderr == ""
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_same_answers(exports: Path, digits: Dataset) -> None:
+    try:
+        cuda = Predictor(exports, provider="cuda")
+    except ProviderError as error:
+        pytest.skip(str(error))
+    cpu = Predictor(exports, provider="cpu")
+    images = digits.test_images
+    np.testing.assert_allclose(cuda.compute_logits(images), cpu.compute_logits(images), atol=1e-3)

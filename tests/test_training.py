@@ -1,0 +1,226 @@
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Command
+from safetensors.torch import save_file
+
+from edge_mnist.errors import ModelError, ProviderError, TrainingError, UsageError
+from edge_mnist.modelfile import CHECKPOINT_NAME
+from edge_mnist.training import loop
+from edge_mnist.training.augment import augment
+from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
+from edge_mnist.training.data import Dataset, split_stratified
+from edge_mnist.training.networks import compute_logits
+from edge_mnist.training.recipe import RECIPES, find_recipe, parse_recipe
+from edge_mnist.training.run import plan_run, train
+
+SHORT = find_recipe(dataset="digits", epochs=4)
+
+
+def weights_of(folder: Path) -> str:
+    return load_checkpoint(folder / CHECKPOINT_NAME).weights_sha256
+
+
+def test_a_short_training_learns(run_folder: Path, digits: Dataset) -> None:
+    result = json.loads((run_folder / "result.json").read_text())
+    assert result["test_accuracy"] > 0.9
+    network = load_network(load_checkpoint(run_folder / CHECKPOINT_NAME))
+    predicted = compute_logits(network, digits.test_images).argmax(axis=1)
+    assert (predicted == digits.test_labels).mean() == result["test_accuracy"]
+
+
+def test_a_run_folder_holds_everything(run_folder: Path) -> None:
+    names = {path.name for path in run_folder.iterdir()}
+    assert names == {
+        CHECKPOINT_NAME,
+        "curves.png",
+        "environment.json",
+        "history.jsonl",
+        "recipe.json",
+        "result.json",
+    }
+    lines = (run_folder / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 9))
+    recipe = parse_recipe((run_folder / "recipe.json").read_text())
+    assert recipe == find_recipe(dataset="digits", epochs=8)
+
+
+def test_mnist_in_one_epoch(mnist: Dataset, tmp_path: Path) -> None:
+    result = train(find_recipe("quick", epochs=1), mnist, folder=tmp_path)
+    assert result.test_accuracy > 0.97
+
+
+def test_equal_recipes_give_equal_weights(digits: Dataset, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        recipe = dataclasses.replace(SHORT, epochs=1, seed=seed)
+        train(recipe, digits, folder=tmp_path / name)
+    assert weights_of(tmp_path / "a") == weights_of(tmp_path / "b") != weights_of(tmp_path / "c")
+
+
+def test_resume_after_kill_ends_with_the_same_weights(
+    digits: Dataset, tmp_path: Path, edge_mnist: Command
+) -> None:
+    train(SHORT, digits, folder=tmp_path / "whole")
+    args = ("--dataset", "digits", "--epochs", "4", "--out", "killed")
+    command = [sys.executable, "-m", "edge_mnist", "train", *args]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "killed" / CHECKPOINT_NAME
+    while not (checkpoint.exists() and load_checkpoint(checkpoint).epoch >= 2):
+        assert process.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert load_checkpoint(checkpoint).epoch < 4
+    done = edge_mnist("train", "--resume", "--out", "killed")
+    assert done.returncode == 0, done.stderr
+    assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
+    history = (tmp_path / "killed" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in history] == [1, 2, 3, 4]
+
+
+def test_resume_of_a_run_killed_in_its_first_epoch(digits: Dataset, tmp_path: Path) -> None:
+    train(SHORT, digits, folder=tmp_path / "whole")
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early" / "recipe.json").write_text(SHORT.to_json())
+    recipe, folder = plan_run(None, {}, folder=tmp_path / "early", resume=True)
+    train(recipe, digits, folder=folder, resume=True)
+    assert weights_of(tmp_path / "early") == weights_of(tmp_path / "whole")
+
+
+def test_resume_refuses_what_it_cannot_go_on_with(run_folder: Path, digits: Dataset) -> None:
+    with pytest.raises(UsageError, match="seed 0; it cannot go on as 5"):
+        plan_run(None, {"seed": 5}, folder=run_folder, resume=True)
+    recipe, folder = plan_run(None, {}, folder=run_folder, resume=True)
+    with pytest.raises(UsageError, match="finished"):
+        train(recipe, digits, folder=folder, resume=True)
+    with pytest.raises(UsageError, match="--resume"):
+        plan_run(None, {}, folder=run_folder, resume=False)
+
+
+def test_resume_without_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="no unfinished run"):
+        plan_run(None, {}, folder=None, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = loop.learning_rate
+    monkeypatch.setattr(
+        loop, "learning_rate", lambda recipe, done: schedule(recipe, done) if done < 0.6 else 1e38
+    )
+    with pytest.raises(TrainingError, match="not finite in epoch 3"):
+        train(SHORT, digits, folder=tmp_path)
+    checkpoint = load_checkpoint(tmp_path / CHECKPOINT_NAME)
+    assert checkpoint.epoch == 2
+    assert all(torch.isfinite(weight).all() for weight in checkpoint.weights.values())
+
+
+def test_temperature_improves_the_loss_and_is_folded_in(run_folder: Path, digits: Dataset) -> None:
+    checkpoint = load_checkpoint(run_folder / CHECKPOINT_NAME)
+    plain = dataclasses.replace(checkpoint, temperature=1.0)
+    _, rows = split_stratified(digits.train_labels, share=checkpoint.recipe.validation_share)
+    labels = torch.from_numpy(digits.train_labels[rows])
+    logits = [
+        torch.from_numpy(compute_logits(load_network(one), digits.train_images[rows]))
+        for one in (plain, checkpoint)
+    ]
+    losses = [float(torch.nn.functional.cross_entropy(one, labels)) for one in logits]
+    assert losses[1] < losses[0]
+    torch.testing.assert_close(logits[0], logits[1] * checkpoint.temperature)
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    recipe = RECIPES["default"]
+    rates = [loop.learning_rate(recipe, done) for done in np.linspace(0, 1, 101)]
+    assert max(rates) == pytest.approx(recipe.learning_rate)
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert rates.index(max(rates)) == round(100 * recipe.warmup_share)
+
+
+def test_augmentation_keeps_range_and_moves_every_image_differently(digits: Dataset) -> None:
+    pixels = torch.from_numpy(digits.train_images[:1]).repeat(8, 1, 1)[:, None].float() / 255
+    warped = augment(pixels, RECIPES["default"], torch.Generator().manual_seed(0))
+    assert warped.shape == pixels.shape
+    assert warped.min() >= 0
+    assert warped.max() <= 1
+    assert len({one.numpy().tobytes() for one in warped}) == 8
+    still = dataclasses.replace(
+        RECIPES["default"], rotation_deg=0, shear_deg=0, scale_share=0, shift_px=0, elastic_px=0
+    )
+    same = augment(pixels, still, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(same, pixels, atol=1e-4, rtol=0)
+
+
+def test_recipes_refuse_unknown_keys() -> None:
+    assert parse_recipe(SHORT.to_json()) == SHORT
+    text = json.dumps(json.loads(SHORT.to_json()) | {"surprise": 1})
+    with pytest.raises(ModelError, match="surprise"):
+        parse_recipe(text)
+    with pytest.raises(UsageError, match="no recipe named 'nonsense'"):
+        find_recipe("nonsense")
+
+
+def test_checkpoints_that_cannot_be_used(
+    run_folder: Path, tmp_path: Path, edge_mnist: Command
+) -> None:
+    text = tmp_path / "text.safetensors"
+    text.write_text("not a checkpoint")
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(3)}, foreign)
+    checkpoint = load_checkpoint(run_folder / CHECKPOINT_NAME)
+    other = tmp_path / "other.safetensors"
+    weights = {name: value for name, value in checkpoint.weights.items() if "0.weight" not in name}
+    save_checkpoint(other, dataclasses.replace(checkpoint, weights=weights))
+    for path, words in (
+        (text, "cannot read"),
+        (foreign, "not a checkpoint of edge-mnist"),
+        (other, "do not fit"),
+        (tmp_path / "missing", "no checkpoint"),
+    ):
+        done = edge_mnist("export", path, "-o", "out", env={"EDGE_MNIST_DATA": ""})
+        assert done.returncode == 3
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not list(tmp_path.glob("out/*"))
+
+
+def test_cuda_where_there_is_none() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(ProviderError, match="--device cuda"):
+        loop.pick_device("cuda")
+    assert loop.pick_device("auto").type == "cpu"
+
+
+@pytest.mark.gpu
+def test_training_on_the_gpu(digits: Dataset, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    result = train(SHORT, digits, folder=tmp_path, device=torch.device("cuda"))
+    assert math.isfinite(result.validation_accuracy)
+    assert result.test_accuracy > 0.8
+
+
+def test_two_trainings_at_once_get_folders_of_their_own(
+    tmp_path: Path, edge_mnist: Command
+) -> None:
+    command = [sys.executable, "-m", "edge_mnist", "train", "--dataset", "digits", "--epochs", "1"]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, env=dict(os.environ))
+        for _ in range(2)
+    ]
+    assert [process.wait() for process in both] == [0, 0]
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"digits", "digits-2"}

@@ -1,0 +1,166 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import LIMITS, Command
+from numpy.typing import NDArray
+
+from edge_mnist.errors import ModelError, UsageError
+from edge_mnist.modelfile import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME, REFERENCE_NAME
+from edge_mnist.training.data import Dataset
+from edge_mnist.validation import (
+    Check,
+    Limits,
+    check_accuracy_lost,
+    compare_logits,
+    find_models,
+    validate,
+)
+
+
+def copy_exports(exports: Path, folder: Path, *names: str) -> Path:
+    for name in names or [path.name for path in exports.iterdir()]:
+        shutil.copy(exports / name, folder)
+    return folder
+
+
+def spoil_weights(path: Path, factor: float) -> None:
+    """Change a model's largest weights a little; its metadata still claims the old ones."""
+    model = onnx.load(path)
+    tensors = list(model.graph.initializer)
+    largest = max(tensors, key=lambda tensor: tensor.ByteSize())
+    values: NDArray[np.generic] = onnx.numpy_helper.to_array(largest)
+    spoilt = (values * factor).astype(values.dtype)
+    largest.CopyFrom(onnx.numpy_helper.from_array(spoilt, largest.name))
+    path.write_bytes(model.SerializeToString())
+
+
+def test_good_exports_pass(exports: Path, digits: Dataset) -> None:
+    report = validate([exports / FLOAT32_NAME, exports / INT8_NAME], dataset=digits, limits=LIMITS)
+    assert report.passed
+    float32, int8 = report.models
+    assert float32.reference.startswith("PyTorch on")
+    names = {check.name for check in float32.checks}
+    for batch_size in (1, 2, 7, 64, 1000, len(digits.test_images)):
+        assert f"logits apart (cpu, batch {batch_size})" in names
+        assert f"labels changed (cpu, batch {batch_size})" in names
+    assert "logits moved by batchmates (cpu)" in names
+    assert "accuracy lost by int8" in {check.name for check in int8.checks}
+    assert float32.accuracy is not None
+    assert set(float32.accuracy.by_class) == set("0123456789")
+    assert int8.float32_latency is not None
+
+
+def test_changed_weights_fail_with_the_limit_that_would_have_passed(
+    exports: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    copy_exports(exports, tmp_path)
+    spoil_weights(tmp_path / FLOAT32_NAME, 1.05)
+    report = validate([tmp_path / FLOAT32_NAME], dataset=digits)
+    assert not report.passed
+    missed = [check for check in report.models[0].checks if not check.passed]
+    assert missed
+    needed = max(check.measured for check in missed if "logits" in check.name)
+    wider = Limits(atol=needed, label_changes=1000)
+    assert validate([tmp_path / FLOAT32_NAME], dataset=digits, limits=wider).passed
+    narrower = Limits(atol=needed * 0.999, label_changes=1000)
+    assert not validate([tmp_path / FLOAT32_NAME], dataset=digits, limits=narrower).passed
+
+
+def test_a_spoilt_int8_file_fails(exports: Path, digits: Dataset, tmp_path: Path) -> None:
+    copy_exports(exports, tmp_path)
+    spoil_weights(tmp_path / INT8_NAME, -1)
+    report = validate([tmp_path / INT8_NAME], dataset=digits)
+    assert [check.name for check in report.models[0].checks if not check.passed] == [
+        "accuracy lost by int8"
+    ]
+    assert not validate([tmp_path / INT8_NAME], dataset=None).passed
+
+
+def test_self_test_needs_neither_data_nor_torch(exports: Path, tmp_path: Path) -> None:
+    copy_exports(exports, tmp_path, FLOAT32_NAME, INT8_NAME, REFERENCE_NAME)
+    report = validate([tmp_path / FLOAT32_NAME, tmp_path / INT8_NAME], dataset=None)
+    assert report.passed
+    assert all(model.accuracy is None for model in report.models)
+    assert all(model.reference.startswith("reference.npz") for model in report.models)
+    spoil_weights(tmp_path / FLOAT32_NAME, 1.01)
+    assert not validate([tmp_path / FLOAT32_NAME], dataset=None).passed
+
+
+def test_a_reference_of_other_weights_is_refused(exports: Path, tmp_path: Path) -> None:
+    copy_exports(exports, tmp_path, FLOAT32_NAME, REFERENCE_NAME)
+    with np.load(exports / REFERENCE_NAME) as arrays:
+        changed = {**arrays, "weights_sha256": np.array("0" * 64)}
+    np.savez(tmp_path / REFERENCE_NAME, **changed)
+    with pytest.raises(ModelError, match="other weights"):
+        validate([tmp_path / FLOAT32_NAME], dataset=None)
+    (tmp_path / REFERENCE_NAME).write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(ModelError, match="damaged"):
+        validate([tmp_path / FLOAT32_NAME], dataset=None)
+    (tmp_path / REFERENCE_NAME).unlink()
+    with pytest.raises(ModelError, match="no reference"):
+        validate([tmp_path / FLOAT32_NAME], dataset=None)
+
+
+def test_a_checkpoint_of_another_run_is_refused(exports: Path, digits: Dataset) -> None:
+    other = Path(__file__).parents[1] / "exports" / CHECKPOINT_NAME
+    with pytest.raises(ModelError, match="other weights"):
+        validate([exports / FLOAT32_NAME], dataset=digits, against=other)
+    with pytest.raises(UsageError, match="self-test"):
+        validate([exports / FLOAT32_NAME], dataset=None, against=other)
+
+
+def test_the_command_exits_1_and_says_so_in_json(
+    exports: Path, tmp_path: Path, edge_mnist: Command
+) -> None:
+    copy_exports(exports, tmp_path)
+    done = edge_mnist("validate", FLOAT32_NAME, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["passed"] is True
+    spoil_weights(tmp_path / FLOAT32_NAME, 1.05)
+    for args in (["--json"], ["--json", "--self-test"]):
+        done = edge_mnist("validate", FLOAT32_NAME, *args)
+        assert done.returncode == 1, done.stderr
+        report = json.loads(done.stdout)
+        assert report["schema_version"] == 1
+        assert report["passed"] is False
+    done = edge_mnist("validate", FLOAT32_NAME, "--self-test", env={"FORCE_COLOR": "1"})
+    assert "\x1b[1;31mMISSED" in done.stdout.replace("  ", "") or "MISSED" in done.stdout
+    assert "FAILED" in done.stdout
+
+
+def test_which_models_are_meant(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = [exports / FLOAT32_NAME, exports / INT8_NAME]
+    assert find_models([exports]) == both
+    assert find_models([exports / INT8_NAME]) == both[1:]
+    monkeypatch.chdir(tmp_path)
+    shipped = Path(__file__).parents[1] / "exports"
+    assert find_models(None) == [shipped / FLOAT32_NAME, shipped / INT8_NAME]
+    with pytest.raises(ModelError, match="no model file"):
+        find_models([tmp_path / "missing.onnx"])
+
+
+def test_compare_logits() -> None:
+    logits = np.zeros((3, 10), np.float32)
+    other = logits.copy()
+    other[1, 4] = 0.5
+    parity = compare_logits(logits, other)
+    assert (parity.n_images, parity.max_abs_error, parity.label_changes) == (3, 0.5, 1)
+    other[2, 0] = np.nan
+    assert not Check("x", compare_logits(logits, other).max_abs_error, 1e9).passed
+    with pytest.raises(UsageError):
+        compare_logits(logits, other[:2])
+
+
+def test_accuracy_lost_counts_images() -> None:
+    limits = Limits()
+    assert check_accuracy_lost(0.9963, 0.9953, 10_000, limits).passed  # ten images, 0.1 points
+    assert not check_accuracy_lost(0.9963, 0.9952, 10_000, limits).passed
+    assert check_accuracy_lost(0.99, 0.995, 10_000, limits).measured == 0
+    assert check_accuracy_lost(1.0, 359 / 360, 360, limits).passed  # one image
+    assert not check_accuracy_lost(1.0, 358 / 360, 360, limits).passed
