@@ -17,7 +17,7 @@ from edge_mnist.errors import PictureError
 
 Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_BYTES = 50_000_000
 MAX_PIXELS = 50_000_000
 SIDE_PX = 28

@@ -1,7 +1,12 @@
+import contextlib
+import functools
 import gzip
 import hashlib
 import os
 import shutil
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -81,25 +86,45 @@ def test_no_data_and_no_network_names_three_ways_out(edge_mnist: Command) -> Non
     assert "--dataset digits" in line
 
 
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Serve a folder over HTTP on this machine, as a mirror of MNIST would."""
+    handler = functools.partial(SilentHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 def test_torchvisions_own_download_fills_the_cache(
-    mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if any(path.suffix != ".gz" for path in given_files()):
         pytest.skip("the given MNIST files are unpacked, so no mirror can be made of them")
-    mirror = given_files()[0].parent.resolve().as_uri() + "/"
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
+    folder = given_files()[0].parent
     monkeypatch.delenv("EDGE_MNIST_DATA")
-    assert load_dataset("mnist").sha256 == mnist.sha256
+    with serve(folder) as mirror:
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
+        assert load_dataset("mnist").sha256 == mnist.sha256
     assert sorted(path.name for path in data.cache_folder().iterdir()) == ["MNIST"]
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
-    assert load_dataset("mnist").sha256 == mnist.sha256  # from the cache now
+    assert load_dataset("mnist").sha256 == mnist.sha256  # from the cache: the mirror is gone
 
 
-def test_a_failed_download_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [tmp_path.as_uri() + "/"])
-    monkeypatch.setenv("EDGE_MNIST_DATA", "")
-    with pytest.raises(DataError, match="download failed"):
-        load_dataset("mnist")
+def test_a_failed_download_leaves_no_half(
+    mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in given_files()[:3]:
+        shutil.copy(path, tmp_path)
+    monkeypatch.delenv("EDGE_MNIST_DATA")
+    with serve(tmp_path) as mirror:
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
+        with pytest.raises(DataError, match="download failed"):
+            load_dataset("mnist")
     assert list(data.cache_folder().iterdir()) == []
 
 

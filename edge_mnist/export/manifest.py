@@ -166,8 +166,8 @@ Classes, in order: {class_names}. The batch is free from 1 up.
 
 ## Proof
 
-    edge-mnist validate --self-test -m model.onnx     # no torch, no data: golden images
-    edge-mnist validate -m model.onnx                 # the whole test set, against PyTorch
+    edge-mnist validate model.onnx --self-test     # no torch, no data: golden images
+    edge-mnist validate model.onnx                 # the whole test set, against PyTorch
 
 ## Limits
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
         """Put the data set on the device and draw the initial weights from the seed."""
         self.recipe, self.device, self.epoch = recipe, device, 0
+        self.steps_done = 0
         self.class_names = dataset.class_names
         train, validation = split_stratified(dataset.train_labels, share=recipe.validation_share)
         self.images = torch.from_numpy(dataset.train_images[train]).to(device)  # (N, 28, 28) uint8
@@ -90,9 +92,9 @@ class Trainer:
         # bf16 autocast gained nothing on top, so there is none.
         self.network = make_network(recipe.network, len(self.class_names)).to(device)
         self.network.to(memory_format=torch.channels_last)
-        memory_steps = max(2.0, recipe.average_share * self.steps * recipe.epochs)
-        average_fn = get_ema_multi_avg_fn(1 - 1 / memory_steps)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(self.network, multi_avg_fn=average_fn, use_buffers=True)
+        self.average = AveragedModel(
+            self.network, multi_avg_fn=self._average_weights, use_buffers=True
+        )
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -137,7 +139,8 @@ class Trainer:
 
     def take_step(self, step: int, pixels: Tensor, labels: Tensor) -> Tensor:
         """Do one optimizer step and return its loss."""
-        done = (self.epoch * self.steps + step) / (self.recipe.epochs * self.steps)
+        self.steps_done = self.epoch * self.steps + step
+        done = self.steps_done / (self.recipe.epochs * self.steps)
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.recipe, done)
         logits = self.network(pixels.contiguous(memory_format=torch.channels_last))
         loss = nn.functional.cross_entropy(
@@ -194,6 +197,12 @@ class Trainer:
                 optimizer["state"].setdefault(int(row), {})[entry] = value
         self.optimizer.load_state_dict(optimizer)
         self.epoch = checkpoint.epoch
+
+    def _average_weights(self, average: Any, current: Any, n_averaged: Any) -> None:
+        """Move the averaged weights towards the current ones, faster while there are few."""
+        memory_steps = self.recipe.average_share * self.steps * self.recipe.epochs
+        keep = min(1 - 1 / max(memory_steps, 2), (1 + self.steps_done) / (10 + self.steps_done))
+        get_ema_multi_avg_fn(keep)(average, current, n_averaged)  # type: ignore[no-untyped-call]
 
     def _mean_loss(self, total: Tensor, step: int) -> float:
         loss = float(total) / step

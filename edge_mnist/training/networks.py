@@ -10,23 +10,27 @@ from torch import Tensor, nn
 from edge_mnist.errors import ModelError
 
 
-def conv_block(n_in: int, n_out: int, *, stride: int = 1) -> list[nn.Module]:
-    """Return a 3x3 convolution without padding, batch normalisation and ReLU."""
-    convolution = nn.Conv2d(n_in, n_out, 3, stride, bias=False)  # the norm brings the bias
+def conv_block(
+    n_in: int, n_out: int, *, size: int = 3, stride: int = 1, padding: int = 0
+) -> list[nn.Module]:
+    """Return a convolution, batch normalisation and ReLU."""
+    # No bias of its own: the normalisation brings one, and export folds the two into one.
+    convolution = nn.Conv2d(n_in, n_out, size, stride, padding, bias=False)
     return [convolution, nn.BatchNorm2d(n_out), nn.ReLU()]
 
 
 def make_edge(n_classes: int) -> nn.Module:
-    """Return the default network: 38 thousand weights, 0.8 million multiply-adds.
+    """Return the default network: 48 thousand weights, 1.8 million multiply-adds.
 
-    Convolutions without padding and channels in multiples of 16 suit the blocked kernels of
-    onnxruntime's CPU provider: of eight shapes timed side by side this was the fastest.
+    Channels in multiples of 16 suit the blocked kernels of onnxruntime's CPU provider. A first
+    layer of stride 2 is what makes int8 pay: at stride 1 its int8 kernel alone costs as much as
+    the rest of the network.
     """
     return nn.Sequential(
-        *conv_block(1, 16),  # (N, 16, 26, 26)
-        nn.MaxPool2d(2),  # (N, 16, 13, 13)
+        *conv_block(1, 16, size=5, stride=2, padding=1),  # (N, 16, 13, 13)
         *conv_block(16, 32),  # (N, 32, 11, 11)
-        *conv_block(32, 32, stride=2),  # (N, 32, 5, 5)
+        *conv_block(32, 32),  # (N, 32, 9, 9)
+        *conv_block(32, 32, stride=2, padding=1),  # (N, 32, 5, 5)
         *conv_block(32, 64),  # (N, 64, 3, 3)
         nn.Flatten(),  # (N, 576)
         nn.Linear(64 * 3 * 3, n_classes),
