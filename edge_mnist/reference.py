@@ -73,7 +73,7 @@ def read_reference(path: Path, predictor: Predictor) -> Reference:
         raise ModelError(f"no reference {path}; export writes one beside the model") from error
     except Exception as error:  # a damaged archive raises whatever zip, zlib or numpy stumble on
         raise ModelError(f"the reference {path} is damaged: {error}") from error
-    _check_weights(predictor, weights, path)
+    check_weights(predictor, weights, path)
     return reference
 
 
@@ -87,12 +87,16 @@ def compute_reference(path: Path, predictor: Predictor, dataset: "Dataset") -> R
     from edge_mnist.training.networks import compute_logits
 
     checkpoint = load_checkpoint(path)
-    _check_weights(predictor, checkpoint.weights_sha256, path)
+    check_weights(predictor, checkpoint.weights_sha256, path)
     logits = compute_logits(load_network(checkpoint), dataset.test_images)
     return Reference(f"PyTorch on {path}", dataset.test_images, logits)
 
 
-def _check_weights(predictor: Predictor, weights_sha256: str, path: Path) -> None:
-    of_model = predictor.info.metadata.get("weights_sha256")
-    if weights_sha256 != of_model:
+def check_weights(predictor: Predictor, weights_sha256: str, path: Path) -> None:
+    """Make sure that a file belongs to a model.
+
+    Raises:
+        ModelError: It is of other weights.
+    """
+    if weights_sha256 != predictor.info.metadata.get("weights_sha256"):
         raise ModelError(f"{path} holds other weights than {predictor.model.path}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge_mnist.quickstart import QuickstartResult
     from edge_mnist.training.loop import Progress as TrainingProgress
     from edge_mnist.training.run import RunResult
-    from edge_mnist.validation import ModelReport, ValidationReport
+    from edge_mnist.validation import Float32Comparison, ModelReport, ValidationReport
 
 OUT = Console(highlight=False, soft_wrap=True)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -118,18 +118,19 @@ def print_model_report(model: "ModelReport") -> None:
             f"  accuracy {model.accuracy.accuracy:.2%} of {model.accuracy.n_images:,} "
             f"test images: {by_class}"
         )
-    _print_latency(model)
+    OUT.print(f"  p50 for one image {model.latency.p50_us:.1f} us")
+    if model.against_float32:
+        _print_comparison(model.against_float32)
 
 
-def _print_latency(model: "ModelReport") -> None:
-    text = f"  p50 for one image {model.latency.p50_us:.1f} us"
-    if model.float32_latency and model.float32_size_bytes:
-        ratio = model.latency.p50_us / model.float32_latency.p50_us
-        size = model.size_bytes / model.float32_size_bytes
-        text += f", {ratio:.2f} times float32's in the same run; {size:.0%} of its bytes"
-        if ratio > 1:
-            text += "  [yellow]slower than float32 on this machine: prefer model.onnx[/]"
-    OUT.print(text)
+def _print_comparison(comparison: "Float32Comparison") -> None:
+    text = f"  against float32: {comparison.size_ratio:.0%} of its bytes, "
+    if comparison.accuracy_lost is not None:
+        text += f"{comparison.accuracy_lost * 100:.2f} points of accuracy lost, "
+        text += f"{comparison.labels_changed} labels changed, "
+    OUT.print(f"{text}p50 {comparison.p50_ratio:.2f} times its own, timed in turns")
+    if comparison.p50_ratio > 1:
+        OUT.print("  [yellow]slower than float32 on this machine: prefer model.onnx[/]")
 
 
 def print_quickstart(result: "QuickstartResult") -> None:

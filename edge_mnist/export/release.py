@@ -165,9 +165,10 @@ def build_int8(
     int8_body = quantize_body(body, calibration, settings)
     quantization = json.dumps(dataclasses.asdict(settings))
     built = _build(INT8_NAME, int8_body, checkpoint, dataset, quantization=quantization)
-    accuracies = float32.accuracy.accuracy, built.accuracy.accuracy
-    lost = check_accuracy_lost(*accuracies, built.accuracy.n_images, limits)
-    raise_if_missed(INT8_NAME, [lost, check_batchmates(built.predictor, dataset.test_images)])
+    lost = float32.accuracy.accuracy - built.accuracy.accuracy
+    checks = [check_accuracy_lost(lost, built.accuracy.n_images, limits)]
+    checks.append(check_batchmates(built.predictor, dataset.test_images))
+    raise_if_missed(INT8_NAME, checks)
     return built
 
 
