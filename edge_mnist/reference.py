@@ -1,6 +1,7 @@
 """References: the trusted logits that a model file is held to."""
 
 import importlib.util
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +62,8 @@ def read_reference(path: Path, predictor: Predictor) -> Reference:
         ModelError: The file is missing, broken, or of other weights.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        content = io.BytesIO(path.read_bytes())  # numpy leaves a broken file open
+        with np.load(content, allow_pickle=False) as arrays:
             reference = Reference(
                 f"{path.name} (PyTorch's logits on golden images)",
                 arrays["images"],

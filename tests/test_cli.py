@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -159,26 +158,3 @@ def test_quickstart_without_mnist(edge_mnist: Command, tmp_path: Path) -> None:
     assert "quickstart/drawn-7.png reads 7" in done.stdout
     made = {path.name for path in (tmp_path / "quickstart").iterdir()}
     assert made == {"run", "exports", "predictions.png", "drawn-7.png"}
-
-
-def test_commands_that_need_torch_say_so(tmp_path: Path) -> None:
-    """With an import of torch that fails, as on a device."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Missing:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('torch', 'onnx', 'sklearn', 'scipy', 'matplotlib'):\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
-    )
-    command = [sys.executable, "-m", "edge_mnist"]
-    env = os.environ | {"PYTHONPATH": str(tmp_path)}
-    for args in (["train"], ["export"], ["quickstart"]):
-        done = subprocess.run([*command, *args], capture_output=True, text=True, env=env)
-        assert done.returncode == 3
-        assert "edge-mnist[train]" in done.stderr
-        assert "Traceback" not in done.stderr
-    done = subprocess.run(
-        [*command, "validate", "--self-test"], capture_output=True, text=True, env=env, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr

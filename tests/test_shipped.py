@@ -49,10 +49,16 @@ def test_the_whole_gate_on_mnist(mnist: Dataset) -> None:
         assert model.accuracy.accuracy >= 0.995
 
 
-def test_the_wheel_holds_the_model_and_is_small(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path)]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(folder)]
     subprocess.run([*command, str(EXPORTS.parent)], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_model_and_is_small(wheel: Path) -> None:
     assert wheel.stat().st_size <= 1_000_000
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -61,3 +67,29 @@ def test_the_wheel_holds_the_model_and_is_small(tmp_path: Path) -> None:
         for name in (FLOAT32_NAME, INT8_NAME, "reference.npz", "manifest.json"):
             packed = archive.read(f"edge_mnist/shipped/{name}")
             assert packed == (EXPORTS / name).read_bytes()
+
+
+def test_a_device_without_torch(wheel: Path, tmp_path: Path, drawings: list[Path]) -> None:
+    """The wheel in an environment of its own predicts and proves itself."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    pip = [str(venv / "bin" / "pip"), "install", "-q", f"{wheel}[cpu]"]
+    subprocess.run(pip, check=True, capture_output=True)
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        command = [str(venv / "bin" / "edge-mnist"), *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    missing = "import importlib.util as u; print([u.find_spec(n) for n in ('torch', 'onnx')])"
+    python = [str(venv / "bin" / "python"), "-c", missing]
+    found = subprocess.run(python, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[None, None]"
+    done = run("predict", drawings[8])
+    assert (done.returncode, done.stdout.split()[0]) == (0, "8")
+    done = run("validate", "--self-test")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for command in ("train", "export", "quickstart"):
+        done = run(command)
+        assert done.returncode == 3
+        (line,) = done.stderr.splitlines()
+        assert "edge-mnist[train]" in line
