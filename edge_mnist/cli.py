@@ -140,10 +140,10 @@ def export(
     _need("onnx", "edge-mnist[train]")
     from edge_mnist import terminal
     from edge_mnist.export.release import export
+    from edge_mnist.gate import Limits
     from edge_mnist.training.checkpoint import load_checkpoint
     from edge_mnist.training.data import load_dataset
     from edge_mnist.training.run import find_checkpoint
-    from edge_mnist.validation import Limits
 
     path = find_checkpoint(checkpoint)
     result = export(
@@ -180,7 +180,8 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Put model files through the gate; exit 1 if one misses a limit."""
-    from edge_mnist.validation import Limits, find_models, load_test_data, validate
+    from edge_mnist.gate import Limits
+    from edge_mnist.validation import find_models, load_test_data, validate
 
     paths = find_models(models)
     dataset = None if self_test else load_test_data(paths, data_dir=data_dir, offline=offline)

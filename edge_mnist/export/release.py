@@ -17,6 +17,13 @@ from edge_mnist.export.golden import draw_golden_images
 from edge_mnist.export.graph import attach_contract, export_body
 from edge_mnist.export.manifest import describe_model, make_manifest, write_card
 from edge_mnist.export.quantize import Quantization, choose_calibration, quantize_body
+from edge_mnist.gate import (
+    Check,
+    Limits,
+    check_accuracy_lost,
+    check_batchmates,
+    check_parity,
+)
 from edge_mnist.modelfile import (
     CARD_NAME,
     CHECKPOINT_NAME,
@@ -36,15 +43,7 @@ from edge_mnist.training.checkpoint import (
 )
 from edge_mnist.training.data import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
-from edge_mnist.validation import (
-    Accuracy,
-    Check,
-    Limits,
-    check_accuracy_lost,
-    check_batchmates,
-    check_parity,
-    measure_accuracy,
-)
+from edge_mnist.validation import Accuracy, measure_accuracy
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""The documents say what is true."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) <= 150
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_table_is_the_manifests() -> None:
+    manifest = json.loads((ROOT / "exports" / "manifest.json").read_text())
+    for name, model in manifest["models"].items():
+        (row,) = (line for line in README.splitlines() if line.startswith(f"| `{name}`"))
+        assert f"{manifest['files'][name]['size_bytes']:,}" in row
+        assert f"{model['accuracy'] * 100:.2f} %" in row
+
+
+def test_every_option_the_readme_names_exists(edge_mnist: Command) -> None:
+    commands = {"train", "export", "validate", "predict", "quickstart"}
+    helps = {name: edge_mnist(name, "--help").stdout for name in commands}
+    for name, options in re.findall(r"edge-mnist (\w+)([^`\n|]*)", README):
+        assert name in commands
+        for option in re.findall(r"--[a-z-]+", options):
+            assert option in helps[name], f"{name} {option}"
+    for option in set(re.findall(r"--[a-z][a-z-]+", README)):
+        assert any(option in text for text in helps.values()), option
+
+
+def test_readmes_python_runs(
+    drawings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "seven.png").write_bytes(drawings[7].read_bytes())
+    names: dict[str, object] = {"images": __import__("numpy").zeros((2, 28, 28), "uint8")}
+    exec(compile(code, "README.md", "exec"), names)
+    assert getattr(names["prediction"], "digit") == 7  # noqa: B009
