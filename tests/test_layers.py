@@ -21,6 +21,7 @@ LEVELS = {
     "training.data": 2,
     "training.networks": 2,
     "training.augment": 2,
+    "training.outliers": 2,
     "predictor": 3,
     "training.checkpoint": 3,
     "plots": 3,

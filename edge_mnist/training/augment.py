@@ -1,4 +1,4 @@
-"""Augmentation as tensor work: one random affine and elastic warp for each image of a batch."""
+"""Augmentation as tensor work: a random warp, stroke width and tone for each image of a batch."""
 
 import math
 
@@ -12,7 +12,7 @@ ELASTIC_CELLS = 6  # control points a side; a smooth field, as in Simard et al. 
 
 
 def augment(pixels: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Warp each image by its own random affine map and elastic field.
+    """Change shape, stroke width and tone of each image, each in its own random way.
 
     Args:
         pixels: Shape (N, 1, 28, 28), float, 0..1.
@@ -20,8 +20,18 @@ def augment(pixels: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
         generator: Source of randomness, on the device of ``pixels``.
 
     Returns:
-        The warped images, same shape and range.
+        The changed images, same shape and range.
     """
+    warped = warp(pixels, recipe, generator)
+    if recipe.stroke_share:
+        warped = change_strokes(warped, recipe.stroke_share, generator)
+    if recipe.tone_share:
+        warped = change_tone(warped, recipe.tone_share, generator)
+    return warped
+
+
+def warp(pixels: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Warp each image by its own random affine map and elastic field."""
     affine = draw_affine(len(pixels), recipe, generator)  # (N, 2, 3)
     grid = functional.affine_grid(affine, list(pixels.shape), align_corners=False)  # (N, 28, 28, 2)
     grid = grid + draw_elastic(pixels.shape, recipe, generator)
@@ -47,3 +57,32 @@ def draw_elastic(shape: torch.Size, recipe: Recipe, generator: torch.Generator) 
     coarse = torch.randn(coarse_shape, generator=generator, device=generator.device)
     field = functional.interpolate(coarse, size=shape[2:], mode="bicubic", align_corners=False)
     return field.permute(0, 2, 3, 1) * (recipe.elastic_px * 2 / 28)
+
+
+def change_strokes(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Make the strokes of a share of the images thicker, and of as many thinner."""
+    thicker = functional.max_pool2d(pixels, 3, stride=1, padding=1)
+    thinner = -functional.max_pool2d(-pixels, 3, stride=1, padding=1)
+    amount = draw_for_each(pixels, generator) * 0.9
+    which = draw_for_each(pixels, generator)
+    target = torch.where(which < share, thicker, torch.where(which > 1 - share, thinner, pixels))
+    return torch.lerp(pixels, target, amount)
+
+
+def change_tone(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Give a share of the images noise, and each of blur, fog and low contrast likewise."""
+    strength = draw_for_each(pixels, generator)
+    blurred = functional.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
+    pixels = torch.where(draw_for_each(pixels, generator) < share, blurred, pixels)
+    faint = pixels * (1 - 0.7 * strength)
+    pixels = torch.where(draw_for_each(pixels, generator) < share, faint, pixels)
+    foggy = pixels + (1 - pixels) * 0.6 * strength
+    pixels = torch.where(draw_for_each(pixels, generator) < share, foggy, pixels)
+    noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
+    noisy = (pixels + noise * 0.3 * strength).clamp(0, 1)
+    return torch.where(draw_for_each(pixels, generator) < share, noisy, pixels)
+
+
+def draw_for_each(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a number in 0..1 for each image, shape (N, 1, 1, 1)."""
+    return torch.rand(len(pixels), 1, 1, 1, generator=generator, device=pixels.device)

@@ -15,8 +15,11 @@ from edge_mnist.training.augment import augment
 from edge_mnist.training.checkpoint import Checkpoint
 from edge_mnist.training.data import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits, make_network, to_pixels
+from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipe import Recipe
 
+N_OUTLIERS = 8000
+OUTLIER_WEIGHT = 0.5  # as in the source of the method
 REPORT_STEPS = 20  # steps between two progress reports, and between two looks at the loss
 
 
@@ -84,6 +87,10 @@ class Trainer:
         self.labels = torch.from_numpy(dataset.train_labels[train]).to(device)  # (N,)
         self.validation_images = dataset.train_images[validation]
         self.validation_labels = torch.from_numpy(dataset.train_labels[validation])
+        self.n_outliers = round(recipe.outlier_share * recipe.batch_size)
+        if self.n_outliers:
+            drawn = draw_outliers(dataset.train_images[train], N_OUTLIERS, seed=recipe.seed)
+            self.outliers = torch.from_numpy(drawn).to(device)  # (N_OUTLIERS, 28, 28) uint8
         self.batch_size = min(recipe.batch_size, len(self.images))
         self.steps = len(self.images) // self.batch_size
 
@@ -135,6 +142,11 @@ class Trainer:
         order = torch.randperm(len(self.images), generator=generator, device=self.device)
         for rows in torch.split(order, self.batch_size)[: self.steps]:
             pixels = to_pixels(self.images[rows])  # (B, 1, 28, 28)
+            if self.n_outliers:
+                picks = torch.randint(
+                    len(self.outliers), (self.n_outliers,), generator=generator, device=self.device
+                )
+                pixels = torch.cat([pixels, to_pixels(self.outliers[picks])])
             yield augment(pixels, self.recipe, generator), self.labels[rows]
 
     def take_step(self, step: int, pixels: Tensor, labels: Tensor) -> Tensor:
@@ -144,8 +156,11 @@ class Trainer:
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.recipe, done)
         logits = self.network(pixels.contiguous(memory_format=torch.channels_last))
         loss = nn.functional.cross_entropy(
-            logits, labels, label_smoothing=self.recipe.label_smoothing
+            logits[: len(labels)], labels, label_smoothing=self.recipe.label_smoothing
         )
+        if self.n_outliers:  # the most unsure answer is the same probability for every class
+            unsure = -logits[len(labels) :].log_softmax(dim=1).mean()
+            loss = loss + OUTLIER_WEIGHT * unsure
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -31,13 +31,17 @@ class Recipe:
         scale_share: Largest change of each side's length, 0.1 for 10 %.
         shift_px: Largest shift in each direction.
         elastic_px: Standard deviation of the smooth elastic displacement.
+        stroke_share: Share of images whose strokes are made thicker, and of those made thinner.
+        tone_share: Share of images that get each of noise, blur, fog and low contrast.
+        outlier_share: Images that show no single digit, as a share of a batch; the network learns
+            to be unsure of them.
     """
 
     name: str
     dataset: str = "mnist"
     network: str = "edge"
     seed: int = 0
-    epochs: int = 20
+    epochs: int = 30
     batch_size: int = 128
     learning_rate: float = 4e-3
     warmup_share: float = 0.2
@@ -50,6 +54,9 @@ class Recipe:
     scale_share: float = 0.12
     shift_px: float = 2.0
     elastic_px: float = 0.5
+    stroke_share: float = 0.2
+    tone_share: float = 0.1
+    outlier_share: float = 0.12
 
     def to_json(self) -> str:
         """Return the recipe as one line of JSON."""
@@ -58,9 +65,9 @@ class Recipe:
 
 RECIPES = {
     "default": Recipe(name="default"),
-    "quick": Recipe(name="quick", epochs=4),
+    "quick": Recipe(name="quick", epochs=4, stroke_share=0, tone_share=0, outlier_share=0),
     # 1,300 images make few steps in an epoch, and small batches make more of them.
-    "digits": Recipe(name="digits", dataset="digits", epochs=40, batch_size=32),
+    "digits": Recipe(name="digits", dataset="digits", epochs=40, batch_size=32, outlier_share=0),
 }
 
 

@@ -1,0 +1,141 @@
+"""Images that show no single digit: letters, signs, scribbles, two digits, parts of digits.
+
+A network that saw only digits answers everything with a digit, and is sure of it. Trained to be
+unsure of these, it is unsure of much else that is no digit.
+
+Source: D. Hendrycks et al., Deep Anomaly Detection with Outlier Exposure, 2019.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from edge_mnist.picture import frame_ink
+
+# Without those that some hand or font draws like a digit: O D Q, I l J T, Z, S, B, G b q g y.
+LETTERS = "ACEFHKLMNPRUVWXYacdefhkmnprtuvwx"
+SIGNS = "+?!#&@%=*$<>{}~^"
+SHEET_PX = 64
+Images = NDArray[np.uint8]
+Maker = Callable[[Images, np.random.Generator], Images]
+
+
+def draw_outliers(digits: Images, n: int, *, seed: int) -> Images:
+    """Draw images that show no single digit, framed as digits are.
+
+    Args:
+        digits: Images of digits to make some of them from, shape (N, 28, 28), uint8.
+        n: How many to draw.
+        seed: Equal seeds give equal images.
+
+    Returns:
+        Shape (n, 28, 28), uint8.
+    """
+    generator = np.random.default_rng(seed)
+    makers: list[Maker] = [
+        draw_letter, draw_letter, draw_letter, draw_sign, draw_scribble,
+        put_side_by_side, put_side_by_side, cut_and_paste, draw_noise, draw_shape,
+    ]  # fmt: skip
+    return np.stack([_frame(makers[row % len(makers)](digits, generator)) for row in range(n)])
+
+
+def draw_letter(_digits: Images, generator: np.random.Generator) -> Images:
+    """Draw a letter in some font."""
+    return _draw_text(str(generator.choice(list(LETTERS))), generator)
+
+
+def draw_sign(_digits: Images, generator: np.random.Generator) -> Images:
+    """Draw a punctuation mark or the like in some font."""
+    return _draw_text(str(generator.choice(list(SIGNS))), generator)
+
+
+def draw_scribble(_digits: Images, generator: np.random.Generator) -> Images:
+    """Draw a line that wanders and crosses itself."""
+    sheet = Image.new("L", (SHEET_PX, SHEET_PX))
+    steps = generator.normal(0, 1, (int(generator.integers(25, 70)), 2))
+    path = np.cumsum(np.cumsum(steps, axis=0) * 0.4 + steps, axis=0)
+    path = (path - path.min(axis=0)) / np.maximum(np.ptp(path, axis=0), 1e-6)
+    points = [(float(x), float(y)) for x, y in path * (SHEET_PX - 12) + 6]
+    ImageDraw.Draw(sheet).line(points, fill=255, width=int(generator.integers(2, 6)))
+    return np.asarray(sheet)
+
+
+def put_side_by_side(digits: Images, generator: np.random.Generator) -> Images:
+    """Put two or three digits next to each other."""
+    chosen = digits[generator.integers(0, len(digits), int(generator.integers(2, 4)))]
+    parts = [_crop(digit) for digit in chosen]
+    gap = int(generator.integers(0, 5))
+    width, height = sum(part.shape[1] for part in parts) + gap * (len(parts) - 1), 28
+    row = np.zeros((height, width), np.uint8)
+    left = 0
+    for part in parts:
+        top = int(generator.integers(0, height - part.shape[0] + 1))
+        row[top : top + part.shape[0], left : left + part.shape[1]] = part
+        left += part.shape[1] + gap
+    return row
+
+
+def cut_and_paste(digits: Images, generator: np.random.Generator) -> Images:
+    """Join halves of two digits, one of them turned or mirrored."""
+    first, second = digits[generator.integers(0, len(digits), 2)]
+    second = np.rot90(second, int(generator.integers(1, 4)))
+    if generator.random() < 0.5:
+        return np.concatenate([first[:14], second[14:]])
+    return np.concatenate([first[:, :14], second[:, 14:][:, ::-1]], axis=1)
+
+
+def draw_noise(_digits: Images, generator: np.random.Generator) -> Images:
+    """Draw noise, coarse or fine, sparse or dense."""
+    cells = int(generator.choice([4, 7, 14, 28]))
+    level = generator.uniform(0.05, 0.7)
+    noise = (generator.random((cells, cells)) < level) * generator.integers(80, 256)
+    method = Image.Resampling(int(generator.integers(0, 4)))
+    return np.asarray(Image.fromarray(noise.astype(np.uint8)).resize((28, 28), method))
+
+
+def draw_shape(_digits: Images, generator: np.random.Generator) -> Images:
+    """Draw a polygon, hollow or full, or a few straight lines."""
+    sheet = Image.new("L", (SHEET_PX, SHEET_PX))
+    pen, width = ImageDraw.Draw(sheet), int(generator.integers(2, 7))
+    n_corners = int(generator.integers(4, 9))
+    corners = generator.uniform(4, SHEET_PX - 4, (n_corners, 2))
+    points = [(float(x), float(y)) for x, y in corners]
+    kind = generator.integers(0, 3)
+    if kind == 0:
+        pen.polygon(points, fill=255)
+    elif kind == 1:
+        pen.line([*points, points[0]], fill=255, width=width)
+    else:
+        for start, end in zip(points[:-1:2], points[1::2], strict=False):
+            pen.line([start, end], fill=255, width=width)
+    return np.asarray(sheet)
+
+
+def list_fonts() -> list[Path]:
+    """List the text fonts that come with matplotlib."""
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return sorted(path for path in folder.glob("*.ttf") if path.name.startswith("DejaVu"))
+
+
+def _draw_text(text: str, generator: np.random.Generator) -> Images:
+    fonts = list_fonts()
+    font = ImageFont.truetype(str(fonts[int(generator.integers(len(fonts)))]), 40)
+    sheet = Image.new("L", (SHEET_PX, SHEET_PX))
+    place = (SHEET_PX / 2, SHEET_PX / 2)
+    ImageDraw.Draw(sheet).text(place, text, fill=255, font=font, anchor="mm")
+    turned = sheet.rotate(generator.uniform(-15, 15), Image.Resampling.BILINEAR)
+    return np.asarray(turned)
+
+
+def _crop(image: Images) -> Images:
+    rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _frame(ink: Images) -> Images:
+    return frame_ink(ink) if ink.any() else np.zeros((28, 28), np.uint8)
