@@ -1,12 +1,13 @@
 """From paths to answers: one item for each picture, in order, whatever is wrong with some."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from edge_mnist.errors import PictureError
-from edge_mnist.predictor import Predictor
+from edge_mnist.predictor import Prediction, Predictor
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -17,35 +18,62 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Item:
-    """The answer to one picture.
+    """The answer to one path.
 
     Attributes:
         path: As the user gave it, or found in a folder that the user gave.
-        status: ``ok`` or ``error``.
-        digit: The predicted class; None unless ok.
-        name: What that class is called; None unless ok.
-        confidence: Probability of that class, 0..1; None unless ok.
-        probabilities: One for each class; None unless ok.
-        error: Why the picture could not be read; None if ok.
+        prediction: What was seen there; None if the path stands for no picture.
+        error: Why there is no prediction, or why the picture cannot be read; else None.
     """
 
     path: str
-    status: str
-    digit: int | None = None
-    name: str | None = None
-    confidence: float | None = None
-    probabilities: tuple[float, ...] | None = None
-    error: str | None = None
+    prediction: Prediction | None
+    error: str | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what is known, for JSON."""
-        return {key: value for key, value in vars(self).items() if value is not None}
+    @property
+    def status(self) -> str:
+        """``ok``, ``rejected`` or ``error``."""
+        return self.prediction.status if self.prediction else "error"
+
+    def to_dict(self, class_names: tuple[str, ...], top_k: int | None = None) -> dict[str, Any]:
+        """Return what is known, for JSON.
+
+        Args:
+            class_names: What each class is called.
+            top_k: Add this many likeliest classes, in order, as ``top``.
+        """
+        known: dict[str, Any] = {"path": self.path, "status": self.status}
+        if self.error:
+            return known | {"error": self.error}
+        seen = self.prediction
+        assert seen is not None
+        if seen.reason:
+            known["reason"] = seen.reason
+        else:
+            known |= {"digit": seen.digit, "name": seen.name}
+        known |= {"confidence": seen.confidence, "probabilities": seen.probabilities}
+        if top_k:
+            known["top"] = list_top(seen, class_names, top_k)
+        return known
+
+
+def list_top(prediction: Prediction, class_names: tuple[str, ...], k: int) -> list[dict[str, Any]]:
+    """List the k likeliest classes with their probabilities, the likeliest first."""
+    ranked = sorted(enumerate(prediction.probabilities or ()), key=lambda pair: -pair[1])
+    return [
+        {"digit": label, "name": class_names[label], "probability": probability}
+        for label, probability in ranked[:k]
+    ]
 
 
 def predict_paths(
-    predictor: Predictor, paths: Iterable[str], *, recursive: bool = False, stdin: Any = None
+    predictor: Predictor,
+    paths: Iterable[str],
+    *,
+    recursive: bool = False,
+    stdin: BinaryIO | None = None,
 ) -> Iterator[Item]:
-    """Read the digit in each picture; a bad one becomes an item with an error.
+    """Read the digit in each picture, lazily; a bad one becomes an item with an error.
 
     Args:
         predictor: An open model.
@@ -53,43 +81,44 @@ def predict_paths(
         recursive: Read the pictures in folders, and in folders within.
         stdin: Open binary file that holds the picture ``-``.
     """
-    for path in paths:
-        if path != STDIN and Path(path).is_dir():
-            yield from _predict_folder(predictor, path, recursive=recursive)
+    found = expand_paths(paths, recursive=recursive)
+    for is_picture, group in itertools.groupby(found, key=lambda pair: pair[1] is None):
+        if is_picture:
+            listed, sources = itertools.tee(path for path, _ in group)
+            read = (stdin if path == STDIN and stdin else path for path in sources)
+            predictions = predictor.predict_many(read)
+            for prediction in predictions:
+                yield Item(next(listed), prediction, prediction.error)
         else:
-            yield _predict_one(predictor, path, stdin if path == STDIN else path)
+            yield from (Item(path, None, error) for path, error in group)
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """List the pictures below a folder by their suffix, sorted; links are not followed."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.is_symlink()
-    )
+def expand_paths(
+    paths: Iterable[str], *, recursive: bool = False
+) -> Iterator[tuple[str, str | None]]:
+    """Yield every picture's path, and for a path that stands for none the reason."""
+    for path in paths:
+        if path == STDIN or not Path(path).is_dir():
+            yield path, None
+        elif not recursive:
+            yield path, "is a folder; add -r to read the pictures in it"
+        else:
+            pictures = find_pictures(path)
+            first = next(pictures, None)
+            if first is None:
+                yield path, "no pictures in this folder"
+            else:
+                yield from ((one, None) for one in itertools.chain([first], pictures))
 
 
-def _predict_folder(predictor: Predictor, folder: str, *, recursive: bool) -> Iterator[Item]:
-    if not recursive:
-        yield Item(folder, "error", error="is a folder; add -r to read the pictures in it")
-        return
-    pictures: Sequence[Path] = find_pictures(Path(folder))
-    if not pictures:
-        yield Item(folder, "error", error="no pictures in this folder")
-    for path in pictures:
-        yield _predict_one(predictor, str(path), path)
-
-
-def _predict_one(predictor: Predictor, path: str, source: Any) -> Item:
+def find_pictures(folder: str) -> Iterator[str]:
+    """Yield the pictures below a folder by their suffix, in order; links are not followed."""
     try:
-        prediction = predictor.predict(source)
-    except PictureError as error:
-        return Item(path, "error", error=str(error))
-    return Item(
-        path,
-        "ok",
-        digit=prediction.digit,
-        name=prediction.name,
-        confidence=prediction.confidence,
-        probabilities=prediction.probabilities,
-    )
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return  # a folder that may not be read holds no pictures for us
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from find_pictures(entry.path)
+        elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in SUFFIXES:
+            yield entry.path

@@ -54,11 +54,13 @@ class ModelInfo:
     Attributes:
         class_names: What each output means, for people.
         quantization: ``none`` or how the weights were quantised.
+        rejection_threshold: Least confidence of an answer, 0..1.
         metadata: Every entry of the file's ``metadata_props``.
     """
 
     class_names: tuple[str, ...]
     quantization: str
+    rejection_threshold: float
     metadata: Mapping[str, str]
 
 
@@ -130,7 +132,8 @@ def check_contract(session: "onnxruntime.InferenceSession") -> ModelInfo:
     class_names = tuple(json.loads(metadata["class_names"]))
     _check_input(session)
     _check_outputs(session, len(class_names))
-    return ModelInfo(class_names, metadata["quantization"], metadata)
+    threshold = float(metadata.get("rejection_threshold", "0"))
+    return ModelInfo(class_names, metadata["quantization"], threshold, metadata)
 
 
 def _check_input(session: "onnxruntime.InferenceSession") -> None:

@@ -1,18 +1,25 @@
 """The predictor: a model file, opened once, that reads digits."""
 
 import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import UsageError
+from edge_mnist.errors import PictureError, UsageError
 from edge_mnist.modelfile import ModelFile, check_contract, find_model, read_model
-from edge_mnist.picture import Picture, read_image
-from edge_mnist.session import open_session, provider_of
+from edge_mnist.picture import Picture, Sight, read_picture
+from edge_mnist.session import count_cores, open_session, provider_of
 
-CHUNK_IMAGES = 1024  # larger batches are no faster, and their memory grows with them
+if TYPE_CHECKING:
+    import onnxruntime
+
+CHUNK_IMAGES = 64  # per image the fastest batch on a CPU; larger ones leave its cache
+READ_AHEAD = 256  # pictures in memory at once in predict_many
 
 
 @dataclass(frozen=True)
@@ -20,36 +27,46 @@ class Prediction:
     """What the model sees in one picture.
 
     Attributes:
-        digit: The predicted class.
-        name: What that class is called; for MNIST the digit itself.
-        confidence: Probability of that class, 0..1.
-        probabilities: One for each class; they sum to 1.
+        status: ``ok``; ``rejected`` if the picture shows no single digit; ``error`` if it cannot
+            be read.
+        digit: The predicted class; None unless ok.
+        name: What that class is called, for MNIST the digit itself; None unless ok.
+        confidence: Probability of the likeliest class, 0..1; None on error.
+        probabilities: One for each class; they sum to 1. None on error.
+        reason: Why it was rejected; None unless rejected.
+        error: Why it cannot be read; None unless error.
         provider: The provider that really ran, ``cpu`` or ``cuda``.
+        image: What the model saw, shape (28, 28), uint8; None on error.
     """
 
-    digit: int
-    name: str
-    confidence: float
-    probabilities: tuple[float, ...]
+    status: str
+    digit: int | None
+    name: str | None
+    confidence: float | None
+    probabilities: tuple[float, ...] | None
+    reason: str | None
+    error: str | None
     provider: str
+    image: NDArray[np.uint8] | None
 
 
 class Predictor:
-    """Reads digits with one model file.
+    """Reads digits with one model file; may be shared by threads, pickled, and used after fork.
 
     Example:
         >>> from edge_mnist import Predictor
-        >>> predictor = Predictor()
-        >>> predictor.predict("seven.png").digit  # doctest: +SKIP
+        >>> with Predictor() as predictor:
+        ...     predictor.predict("seven.png").digit  # doctest: +SKIP
         7
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | ModelFile | None = None,
-        *,
         provider: str | None = None,
         threads: int | None = None,
+        *,
+        accept_all: bool = False,
     ) -> None:
         """Open a model file.
 
@@ -58,45 +75,83 @@ class Predictor:
                 model that was read already.
             provider: ``auto``, ``cpu`` or ``cuda``; EDGE_MNIST_PROVIDER or ``auto`` if None.
             threads: Threads within one operator; EDGE_MNIST_THREADS or 1 if None.
+            accept_all: Answer with a digit whatever the picture shows.
 
         Raises:
             ModelError: The file is missing, broken or breaks the contract.
             ProviderError: CUDA was asked for and does not really run.
         """
         self.model = model if isinstance(model, ModelFile) else read_model(find_model(model))
-        provider = provider or os.environ.get("EDGE_MNIST_PROVIDER") or "auto"
-        self.session = open_session(self.model.content, provider=provider, threads=threads)
+        self._wanted = provider or os.environ.get("EDGE_MNIST_PROVIDER") or "auto"
+        self._threads = threads
+        self._accept_all = accept_all
+        self._session: onnxruntime.InferenceSession | None = None
+        self._process = 0
         self.info = check_contract(self.session)
         self.provider = provider_of(self.session)
+
+    @property
+    def session(self) -> "onnxruntime.InferenceSession":
+        """The open session; opened anew in a process that was forked off."""
+        if self._session is None or self._process != os.getpid():
+            self._session = open_session(
+                self.model.content, provider=self._wanted, threads=self._threads
+            )
+            self._process = os.getpid()
+        return self._session
+
+    def __enter__(self) -> Self:
+        """Return the predictor itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the session."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the session; the next prediction would open it anew."""
+        self._session = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the session out of a pickle."""
+        return self.__dict__ | {"_session": None}
 
     def predict(self, picture: Picture) -> Prediction:
         """Read the digit in one picture.
 
         Args:
             picture: A path, bytes, an open binary file, a PIL image or an array; see
-                ``picture.read_image``.
+                ``picture.read_picture``.
 
         Raises:
-            PictureError: The picture cannot be read, or is blank.
+            PictureError: The picture cannot be read.
         """
-        return self.predict_image(read_image(picture))
+        return self._answer([read_picture(picture)])[0]
 
-    def predict_image(self, image: NDArray[np.uint8]) -> Prediction:
-        """Read the digit in one image of shape (28, 28), uint8."""
-        labels, probabilities = self.predict_images(image[np.newaxis])
-        label = int(labels[0])
-        return Prediction(
-            digit=label,
-            name=self.info.class_names[label],
-            confidence=float(probabilities[0, label]),
-            probabilities=tuple(probabilities[0].tolist()),
-            provider=self.provider,
-        )
+    def predict_many(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
+        """Read the digits in many pictures, on all cores, in order, as they come.
+
+        A picture that cannot be read gives a prediction with status ``error``. At most
+        ``READ_AHEAD`` pictures are in memory at once.
+        """
+        with ThreadPoolExecutor(count_cores()) as pool:
+            futures: deque[Future[list[Prediction]]] = deque()
+            chunk: list[Picture] = []
+            for picture in pictures:
+                chunk.append(picture)
+                if len(chunk) == CHUNK_IMAGES:
+                    futures.append(pool.submit(self._predict_chunk, chunk))
+                    chunk = []
+                if len(futures) * CHUNK_IMAGES >= READ_AHEAD:
+                    yield from futures.popleft().result()
+            futures.append(pool.submit(self._predict_chunk, chunk))
+            for future in futures:
+                yield from future.result()
 
     def predict_images(
         self, images: NDArray[np.uint8]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Classify many images.
+        """Classify many images; none is rejected.
 
         Args:
             images: Shape (N, 28, 28), uint8, 0 = background, 255 = full ink.
@@ -116,12 +171,59 @@ class Predictor:
         """Return the raw scores of many images, shape (N, classes); see ``predict_images``."""
         return self._run("logits", images, batch_size)
 
+    def _predict_chunk(self, pictures: list[Picture]) -> list[Prediction]:
+        sights = [_read_or_error(picture) for picture in pictures]
+        readable = [sight for sight in sights if isinstance(sight, Sight)]
+        answers = iter(self._answer(readable) if readable else [])
+        return [
+            next(answers) if isinstance(sight, Sight) else self._error(sight) for sight in sights
+        ]
+
+    def _answer(self, sights: list[Sight]) -> list[Prediction]:
+        """Classify what was read of several pictures, as one batch."""
+        images = np.stack([sight.image for sight in sights])
+        labels, probabilities = self.predict_images(images)
+        rows = zip(sights, labels.tolist(), probabilities.tolist(), strict=True)
+        return [self._judge(sight, label, row) for sight, label, row in rows]
+
+    def _judge(self, sight: Sight, label: int, probabilities: list[float]) -> Prediction:
+        confidence, reason = probabilities[label], sight.reason
+        if reason is None and confidence < self.info.rejection_threshold:
+            reason = "not a digit"
+        if self._accept_all:
+            reason = None
+        return Prediction(
+            status="rejected" if reason else "ok",
+            digit=None if reason else label,
+            name=None if reason else self.info.class_names[label],
+            confidence=confidence,
+            probabilities=tuple(probabilities),
+            reason=reason,
+            error=None,
+            provider=self.provider,
+            image=sight.image,
+        )
+
+    def _error(self, error: PictureError) -> Prediction:
+        nothing = (None, None, None, None, None)
+        return Prediction("error", *nothing, str(error), self.provider, None)
+
     def _run(self, output: str, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
         if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
             raise UsageError(f"want uint8 images (N, 28, 28), got {images.dtype} {images.shape}")
+        session = self.session
         chunks = [
-            self.session.run([output], {"images": images[start : start + batch_size]})[0]
+            session.run([output], {"images": images[start : start + batch_size]})[0]
             for start in range(0, len(images), batch_size)
         ]
+        if len(chunks) == 1:
+            return cast("NDArray[np.float32]", chunks[0])
         empty = np.empty((0, len(self.info.class_names)), np.float32)
-        return cast("NDArray[np.float32]", np.concatenate(chunks) if chunks else empty)
+        return np.concatenate(chunks) if chunks else empty
+
+
+def _read_or_error(picture: Picture) -> Sight | PictureError:
+    try:
+        return read_picture(picture)
+    except PictureError as error:
+        return error

@@ -48,6 +48,13 @@ def provider_of(session: "onnxruntime.InferenceSession") -> str:
     return names.get(first, first)
 
 
+def count_cores() -> int:
+    """Return how many cores this process may use; a container may allow fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def import_onnxruntime() -> Any:
     """Import onnxruntime, quiet and without telemetry.
 

@@ -39,6 +39,7 @@ def describe_model(checkpoint: Checkpoint, dataset: Dataset, quantization: str) 
         "dataset_sha256": dataset.sha256,
         "quantization": quantization,
         "temperature": repr(checkpoint.temperature),
+        "rejection_threshold": repr(checkpoint.rejection_threshold),
         "golden_sha256": hash_images(images),
         "tools": json.dumps(tool_versions()),
         "date": datetime.now(UTC).date().isoformat(),

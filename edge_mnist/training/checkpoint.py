@@ -32,6 +32,7 @@ class Checkpoint:
         weights: State dict of the network; the moving average, which is what gets exported.
         state: Raw weights and optimizer, to go on training; empty when training is done.
         temperature: Divides the logits; fitted on the validation split after the last epoch.
+        rejection_threshold: Least confidence of an answer; chosen on the validation split.
     """
 
     recipe: Recipe
@@ -40,6 +41,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)
     temperature: float = 1.0
+    rejection_threshold: float = 0.0
 
     @property
     def is_finished(self) -> bool:
@@ -74,6 +76,7 @@ def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
         "epoch": str(checkpoint.epoch),
         "class_names": json.dumps(checkpoint.class_names),
         "temperature": repr(checkpoint.temperature),
+        "rejection_threshold": repr(checkpoint.rejection_threshold),
     }
     copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return save(copies, about)
@@ -100,6 +103,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         _with_prefix(tensors, WEIGHTS_PREFIX),
         _with_prefix(tensors, STATE_PREFIX),
         float(about["temperature"]),
+        float(about.get("rejection_threshold", 0)),
     )
 
 

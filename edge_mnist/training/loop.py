@@ -18,6 +18,7 @@ from edge_mnist.training.networks import compute_logits, make_network, to_pixels
 from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipe import Recipe
 
+REJECTED_SHARE = 0.002  # of the validation images, all of which are good ones
 N_OUTLIERS = 8000
 OUTLIER_WEIGHT = 0.5  # as in the source of the method
 REPORT_STEPS = 20  # steps between two progress reports, and between two looks at the loss
@@ -182,9 +183,16 @@ class Trainer:
         """Return the weights so far and, while there are epochs to come, the state to go on."""
         weights = self.average.module.state_dict()
         if self.epoch >= self.recipe.epochs:
-            temperature = fit_temperature(self.validation_logits(), self.validation_labels)
+            logits = self.validation_logits()
+            temperature = fit_temperature(logits, self.validation_labels)
+            confidences = (logits / temperature).softmax(dim=1).amax(dim=1)
             return Checkpoint(
-                self.recipe, self.epoch, self.class_names, weights, temperature=temperature
+                self.recipe,
+                self.epoch,
+                self.class_names,
+                weights,
+                temperature=temperature,
+                rejection_threshold=float(torch.quantile(confidences, REJECTED_SHARE)),
             )
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         state["average.n_averaged"] = self.average.n_averaged

@@ -6,6 +6,7 @@ unsure of these, it is unsure of much else that is no digit.
 Source: D. Hendrycks et al., Deep Anomaly Detection with Outlier Exposure, 2019.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_mnist.picture import frame_ink
+from edge_mnist.ink import find_ink
+from edge_mnist.picture import frame_ink, to_levels
 
 # Without those that some hand or font draws like a digit: O D Q, I l J T, Z, S, B, G b q g y.
 LETTERS = "ACEFHKLMNPRUVWXYacdefhkmnprtuvwx"
@@ -38,6 +40,7 @@ def draw_outliers(digits: Images, n: int, *, seed: int) -> Images:
     makers: list[Maker] = [
         draw_letter, draw_letter, draw_letter, draw_sign, draw_scribble,
         put_side_by_side, put_side_by_side, cut_and_paste, draw_noise, draw_shape,
+        draw_filled_ring, draw_sign, cut_photograph,
     ]  # fmt: skip
     return np.stack([_frame(makers[row % len(makers)](digits, generator)) for row in range(n)])
 
@@ -112,6 +115,43 @@ def draw_shape(_digits: Images, generator: np.random.Generator) -> Images:
         for start, end in zip(points[:-1:2], points[1::2], strict=False):
             pen.line([start, end], fill=255, width=width)
     return np.asarray(sheet)
+
+
+def draw_filled_ring(_digits: Images, generator: np.random.Generator) -> Images:
+    """Draw a ring, heart-like or round, with strokes or dots inside, or a roof above."""
+    sheet = Image.new("L", (SHEET_PX, SHEET_PX))
+    pen, width = ImageDraw.Draw(sheet), int(generator.integers(2, 6))
+    angles = np.linspace(0, 2 * np.pi, 40)
+    dent = generator.uniform(0, 0.5) * np.exp(-(((angles - np.pi / 2) / 0.5) ** 2))
+    radius = 26 * (1 - dent)
+    x, y = 32 + radius * np.cos(angles), 32 - radius * np.sin(angles) * generator.uniform(0.7, 1)
+    pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=255, width=width)
+    for _ in range(int(generator.integers(0 if dent.max() > 0.25 else 2, 5))):
+        a, b = generator.uniform(16, 48, (2, 2)).tolist()
+        if generator.random() < 0.5:
+            pen.ellipse((a[0] - 3, a[1] - 3, a[0] + 3, a[1] + 3), fill=255)
+        else:
+            pen.line([(64 - b[0], 64 - b[1]), (b[0], b[1])], fill=255, width=width)
+    return np.asarray(sheet)
+
+
+def cut_photograph(_digits: Images, generator: np.random.Generator) -> Images:
+    """Cut a piece out of a photograph and take what stands out there for ink."""
+    photograph = _load_photographs()[int(generator.integers(2))]
+    side = int(generator.integers(60, 400))
+    top = int(generator.integers(0, photograph.shape[0] - side))
+    left = int(generator.integers(0, photograph.shape[1] - side))
+    found = find_ink(np.ascontiguousarray(photograph[top : top + side, left : left + side]))
+    return to_levels(found.amount) if found else np.zeros((28, 28), np.uint8)
+
+
+@functools.cache
+def _load_photographs() -> list[Images]:
+    """Load scikit-learn's two photographs, a temple and a flower, as grey levels."""
+    from sklearn.datasets import load_sample_images
+
+    photographs = load_sample_images().images
+    return [np.asarray(Image.fromarray(one).convert("L")) for one in photographs]
 
 
 def list_fonts() -> list[Path]:
