@@ -58,8 +58,10 @@ def draw_sign(_digits: Images, generator: np.random.Generator) -> Images:
 def draw_scribble(_digits: Images, generator: np.random.Generator) -> Images:
     """Draw a line that wanders and crosses itself."""
     sheet = Image.new("L", (SHEET_PX, SHEET_PX))
-    steps = generator.normal(0, 1, (int(generator.integers(25, 70)), 2))
-    path = np.cumsum(np.cumsum(steps, axis=0) * 0.4 + steps, axis=0)
+    turns = np.linspace(0, 2 * np.pi, 80)[:, np.newaxis]
+    waves = np.arange(1, 6)  # a sum of waves comes back to itself, and crosses itself on the way
+    phases, sizes = generator.uniform(0, 7, (2, 5)), generator.normal(0, 1, (2, 5))
+    path = np.stack([np.sin(turns * waves + phases[i]) @ sizes[i] for i in (0, 1)], axis=1)
     path = (path - path.min(axis=0)) / np.maximum(np.ptp(path, axis=0), 1e-6)
     points = [(float(x), float(y)) for x, y in path * (SHEET_PX - 12) + 6]
     ImageDraw.Draw(sheet).line(points, fill=255, width=int(generator.integers(2, 6)))
@@ -103,10 +105,10 @@ def draw_shape(_digits: Images, generator: np.random.Generator) -> Images:
     """Draw a polygon, hollow or full, or a few straight lines."""
     sheet = Image.new("L", (SHEET_PX, SHEET_PX))
     pen, width = ImageDraw.Draw(sheet), int(generator.integers(2, 7))
-    n_corners = int(generator.integers(4, 9))
+    kind = generator.integers(0, 3)
+    n_corners = int(generator.integers(3, 8)) if kind < 2 else int(generator.integers(6, 10))
     corners = generator.uniform(4, SHEET_PX - 4, (n_corners, 2))
     points = [(float(x), float(y)) for x, y in corners]
-    kind = generator.integers(0, 3)
     if kind == 0:
         pen.polygon(points, fill=255)
     elif kind == 1:
@@ -118,15 +120,16 @@ def draw_shape(_digits: Images, generator: np.random.Generator) -> Images:
 
 
 def draw_filled_ring(_digits: Images, generator: np.random.Generator) -> Images:
-    """Draw a ring, heart-like or round, with strokes or dots inside, or a roof above."""
+    """Draw a ring with strokes or dots inside, or one with a deep dent, like a heart."""
     sheet = Image.new("L", (SHEET_PX, SHEET_PX))
     pen, width = ImageDraw.Draw(sheet), int(generator.integers(2, 6))
     angles = np.linspace(0, 2 * np.pi, 40)
-    dent = generator.uniform(0, 0.5) * np.exp(-(((angles - np.pi / 2) / 0.5) ** 2))
+    depth = float(generator.choice([0.0, 0.5]))
+    dent = depth * np.exp(-(((angles - np.pi / 2) / 0.5) ** 2))
     radius = 26 * (1 - dent)
     x, y = 32 + radius * np.cos(angles), 32 - radius * np.sin(angles) * generator.uniform(0.7, 1)
     pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=255, width=width)
-    for _ in range(int(generator.integers(0 if dent.max() > 0.25 else 2, 5))):
+    for _ in range(int(generator.integers(0 if depth else 2, 5))):
         a, b = generator.uniform(16, 48, (2, 2)).tolist()
         if generator.random() < 0.5:
             pen.ellipse((a[0] - 3, a[1] - 3, a[0] + 3, a[1] + 3), fill=255)
