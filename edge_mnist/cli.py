@@ -237,6 +237,22 @@ def predict(
 
 
 @app.command()
+def doctor(as_json: Json = False) -> None:
+    """Look at this machine: what is installed, what runs, what mends it; exit 1 if wrong."""
+    from edge_mnist.doctor import examine
+
+    diagnosis = examine()
+    if as_json:
+        _print_json(dataclasses.asdict(diagnosis))
+    else:
+        for finding in diagnosis.findings:
+            print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.name}: {finding.text}")
+            if finding.mend:
+                print(f"       mend: {finding.mend}")
+    raise typer.Exit(0 if diagnosis.ok else 1)
+
+
+@app.command()
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("quickstart"),
     data_dir: DataDir = None,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from edge_mnist.components import Components, Mask, find_components
+from edge_mnist.morphology import close_gaps, open_along, spread
 
 Grey = NDArray[np.float32]
 
@@ -20,6 +21,7 @@ PHOTO_SIDE = 100  # a smaller picture is a canvas: neither noise nor shadow to t
 TINY_SIDE = 40
 SHEET_WINDOW = 0.14  # of the side; wider than a stroke, narrower than a shadow
 LEAST_CONTRAST = 10  # grey levels
+THINNEST_PX = 1.9  # of 20; MNIST's own pens are 2 to 4
 LEAST_SIZE = 5  # pixels of the working picture
 
 
@@ -129,12 +131,6 @@ def subtract_sheet(levels: Grey) -> Grey:
     return np.asarray(np.clip(local - levels, 0, None) * (200 / np.maximum(local, 40)))
 
 
-def close_gaps(levels: Grey, window: int) -> Grey:
-    """Grey closing: fill everything dark that is narrower than ``window`` pixels."""
-    grown = _spread(_spread(levels, window, 0), window, 1)
-    return -_spread(_spread(-grown, window, 0), window, 1)
-
-
 def choose_threshold(ink: Grey) -> float | None:
     """Return the amount above which a pixel is ink, or None if there is none."""
     n = max(12, int(0.002 * ink.size))
@@ -156,7 +152,7 @@ def drop_lines(mask: Mask) -> Mask:
     values = mask.astype(np.float32)
     thick = max(5, int(0.03 * mean_side(values)))
     for axis, side in ((1, width), (0, height)):
-        long = _open(values, max(9, side // 8), axis) & ~_open(values, thick, 1 - axis)
+        long = open_along(values, max(9, side // 8), axis) & ~open_along(values, thick, 1 - axis)
         if long.any(axis=1 - axis).mean() > 0.9:
             mask = mask & ~long
     return mask
@@ -209,9 +205,6 @@ def crop_ink(ink: Grey, mask: Mask) -> Grey:
     return amount[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
 
 
-THINNEST_PX = 1.9  # of 20; MNIST's own pens are 2 to 4
-
-
 def thicken(amount: Grey, mask: Mask) -> Grey:
     """Make strokes that are too thin for 20 pixels as thick as a thin pen's in MNIST."""
     inner = mask.copy()
@@ -227,7 +220,7 @@ def thicken(amount: Grey, mask: Mask) -> Grey:
         return amount
     missing += missing % 2
     padded = np.pad(amount, missing // 2)
-    return _spread(_spread(padded, missing + 1, 0), missing + 1, 1)
+    return spread(spread(padded, missing + 1, 0), missing + 1, 1)
 
 
 def _find_clutter(
@@ -281,22 +274,3 @@ def _count_touches(components: Components) -> NDArray[np.intp]:
     height, width = components.shape
     sides = ((top == 0), (bottom == height), (left == 0), (right == width))
     return np.asarray(np.sum(sides, axis=0))
-
-
-def _open(values: Grey, window: int, axis: int) -> Mask:
-    """Binary opening along an axis: what is at least ``window`` pixels long there."""
-    return _spread(-_spread(-values, window, axis), window, axis) > 0
-
-
-def _spread(values: Grey, window: int, axis: int) -> Grey:
-    """Return the running maximum over ``window`` pixels (made odd), by doubling."""
-    radius = window // 2
-    padding = [(0, 0), (0, 0)]
-    padding[axis] = (radius, radius)
-    current = np.moveaxis(np.pad(values, padding, mode="edge"), axis, 0)
-    size, wanted = 1, 2 * radius + 1
-    while size < wanted:
-        step = min(size, wanted - size)
-        current = np.maximum(current[:-step], current[step:])
-        size += step
-    return np.moveaxis(current, 0, axis)

@@ -6,12 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from edge_mnist.errors import ModelError
-
-if TYPE_CHECKING:
-    import onnxruntime
+from edge_mnist.protobuf import read_bytes, read_fields
 
 CONTRACT_VERSION = "1"
 MAX_BYTES = 100_000_000
@@ -20,8 +17,16 @@ REFERENCE_NAME, MANIFEST_NAME, CARD_NAME = "reference.npz", "manifest.json", "RE
 CHECKPOINT_NAME = "checkpoint.safetensors"
 EXPORTS_FOLDER = Path("exports")
 
-INPUT = ("images", "tensor(uint8)", (28, 28))
+UINT8, FLOAT = 2, 1  # TensorProto.DataType
+INPUT = ("images", UINT8, ("batch", 28, 28))
 OUTPUTS = ("logits", "probabilities")
+
+# Field numbers of onnx.proto.
+MODEL_GRAPH, MODEL_METADATA, MODEL_FUNCTIONS = 7, 14, 25
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
+NODE_ATTRIBUTE, ATTRIBUTE_TENSOR = 5, 5
+ATTRIBUTE_GRAPHS = (6, 11)
+TENSOR_OUTSIDE = (13, 14)  # external_data, data_location
 
 
 @dataclass(frozen=True)
@@ -116,44 +121,78 @@ def read_model(path: Path) -> ModelFile:
     return ModelFile(path, content)
 
 
-def check_contract(session: "onnxruntime.InferenceSession") -> ModelInfo:
-    """Check an open session's inputs, outputs and metadata against the contract.
+def check_contract(model: ModelFile) -> ModelInfo:
+    """Check a file's inputs, outputs and metadata against the contract, without running it.
 
     Returns:
         What the model says of itself.
 
     Raises:
-        ModelError: It breaks the contract; the message says where.
+        ModelError: It is no ONNX file, keeps data elsewhere, or breaks the contract.
     """
-    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    try:
+        return _check_contract(model.content)
+    except ModelError as error:
+        raise ModelError(f"{model.path}: {error}") from error
+    except (KeyError, ValueError, TypeError, StopIteration) as error:
+        raise ModelError(f"{model.path}: the model breaks the contract: {error}") from error
+
+
+def _check_contract(content: bytes) -> ModelInfo:
+    graphs = list(read_bytes(content, MODEL_GRAPH))
+    if len(graphs) != 1:
+        raise ModelError("not an ONNX file")
+    metadata = _read_metadata(content)
     if metadata.get("contract") != CONTRACT_VERSION:
         found = metadata.get("contract", "none")
         raise _breach(f"contract version {found}, want {CONTRACT_VERSION}")
-    class_names = tuple(json.loads(metadata["class_names"]))
-    _check_input(session)
-    _check_outputs(session, len(class_names))
+    class_names = tuple(str(name) for name in json.loads(metadata["class_names"]))
+    inputs = [_describe(value) for value in read_bytes(graphs[0], GRAPH_INPUT)]
+    if inputs != [INPUT]:
+        raise _breach(f"inputs {inputs}, want {INPUT}")
+    outputs = [_describe(value) for value in read_bytes(graphs[0], GRAPH_OUTPUT)]
+    wanted = [(name, FLOAT, ("batch", len(class_names))) for name in OUTPUTS]
+    if outputs != wanted:
+        raise _breach(f"outputs {outputs}, want {wanted}")
+    _refuse_outside_data(content, graphs[0])
     threshold = float(metadata.get("rejection_threshold", "0"))
     return ModelInfo(class_names, metadata["quantization"], threshold, metadata)
 
 
-def _check_input(session: "onnxruntime.InferenceSession") -> None:
-    found = [_describe(value) for value in session.get_inputs()]
-    name, kind, shape = INPUT
-    if found != [(name, kind, shape)]:
-        raise _breach(f"inputs {found}, want {name} {kind} [batch, 28, 28]")
+def _read_metadata(content: bytes) -> dict[str, str]:
+    entries = [dict(read_fields(entry)) for entry in read_bytes(content, MODEL_METADATA)]
+    texts = [(entry.get(1, b""), entry.get(2, b"")) for entry in entries]
+    return {
+        key.decode(): value.decode()
+        for key, value in texts
+        if isinstance(key, bytes) and isinstance(value, bytes)
+    }
 
 
-def _check_outputs(session: "onnxruntime.InferenceSession", n_classes: int) -> None:
-    found = [_describe(value) for value in session.get_outputs()]
-    if found != [(name, "tensor(float)", (n_classes,)) for name in OUTPUTS]:
-        raise _breach(f"outputs {found}, want {' and '.join(OUTPUTS)} [batch, {n_classes}]")
+def _describe(value: bytes) -> tuple[str, int, tuple[str | int, ...]]:
+    """Return name, element type and shape of a ValueInfoProto; a free dimension by its name."""
+    name = next(read_bytes(value, 1)).decode()
+    tensor_type = next(read_bytes(next(read_bytes(value, 2)), 1))
+    kind = next(number for field, number in read_fields(tensor_type) if field == 1)
+    dims = []
+    for dim in read_bytes(next(read_bytes(tensor_type, 2)), 1):
+        _, size = next(read_fields(dim))
+        dims.append(size.decode() if isinstance(size, bytes) else size)
+    return name, int(kind), tuple(dims)
 
 
-def _describe(value: Any) -> tuple[str, str, tuple[int, ...]]:
-    """Return name, type and the shape after the batch; a fixed batch is part of the shape."""
-    batch, *rest = value.shape or [0]
-    shape = (batch, *rest) if isinstance(batch, int) else tuple(rest)
-    return value.name, value.type, shape
+def _refuse_outside_data(content: bytes, graph: bytes) -> None:
+    """Refuse weights in other files, and functions and inner graphs, which could hold such."""
+    tensors = list(read_bytes(graph, GRAPH_INITIALIZER))
+    for node in read_bytes(graph, GRAPH_NODE):
+        for attribute in read_bytes(node, NODE_ATTRIBUTE):
+            tensors += read_bytes(attribute, ATTRIBUTE_TENSOR)
+            if any(field in ATTRIBUTE_GRAPHS for field, _ in read_fields(attribute)):
+                raise _breach("inner graphs are not allowed")
+    if any(True for _ in read_bytes(content, MODEL_FUNCTIONS)):
+        raise _breach("functions are not allowed")
+    if any(field in TENSOR_OUTSIDE for tensor in tensors for field, _ in read_fields(tensor)):
+        raise _breach("weights in another file are not allowed")
 
 
 def _breach(reason: str) -> ModelError:

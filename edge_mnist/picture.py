@@ -4,6 +4,7 @@ The path: decode, grey, find out whether ink is dark or light, take the backgrou
 the ink, and then MNIST's own recipe: longer side to 20 pixels, centre of mass to the middle.
 """
 
+import importlib
 import io
 import os
 from dataclasses import dataclass
@@ -12,17 +13,21 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from edge_mnist.errors import PictureError
 from edge_mnist.ink import find_ink
 
 Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-MAX_BYTES = 50_000_000
-MAX_PIXELS = 50_000_000
+# What is opened at all. Each plugin is named, so that no other one is ever tried on a file.
+PLUGINS = ("Png", "Jpeg", "WebP", "Bmp", "Gif", "Tiff", "Ppm")
+FORMATS = tuple(name.upper() for name in PLUGINS)
+MAX_BYTES = 64_000_000
+MAX_PIXELS = 24_000_000  # decoded at once; 96 MB in RGBA
+MAX_JPEG_PIXELS = 400_000_000  # a JPEG is decoded at a half to an eighth of its size
 SIDE_PX = 28
+DRAFT_SIDE = 512  # a JPEG is decoded no smaller than this
 BOX_PX = 20  # MNIST: "size normalized to fit in a 20x20 pixel box"
 
 
@@ -70,16 +75,32 @@ def to_grey(picture: Picture) -> NDArray[np.uint8]:
         PictureError: It cannot be read.
     """
     if isinstance(picture, np.ndarray):
+        if picture.dtype == np.uint8 and picture.ndim == 2 and picture.size:
+            return picture
         picture = _from_array(picture)
     if not isinstance(picture, Image.Image):
         picture = _decode(picture)
-    upright = ImageOps.exif_transpose(picture)
+    try:
+        upright = ImageOps.exif_transpose(picture)
+    except Exception as error:  # broken metadata; see _decode
+        raise PictureError(f"damaged: {error}") from error
     if "A" in upright.getbands() or "transparency" in upright.info:
         upright = _fill_transparent(upright.convert("RGBA"))
-    if upright.mode.startswith("I;16"):
-        wide = np.asarray(upright, dtype=np.uint16)
-        return (wide >> 8).astype(np.uint8)
+    if upright.mode[0] in "IF":
+        return _stretch(np.asarray(upright, np.float32))
+    if upright.mode == "CMYK":
+        upright = upright.convert("RGB")
     return np.asarray(upright.convert("L"), dtype=np.uint8)
+
+
+def _stretch(deep: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Bring 16-bit or float levels, of which often a part is used, to 0..255."""
+    if not np.isfinite(deep).all():
+        raise PictureError("has pixels that are no finite number")
+    low, high = float(deep.min()), float(deep.max())
+    if low >= 0 and high > 255:  # full 16 bits stay exact
+        low, high = (0.0, 65535.0) if high > 32767 else (low, high)
+    return np.round((deep - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
 
 
 def is_mnist_image(levels: NDArray[np.uint8]) -> bool:
@@ -137,7 +158,7 @@ def center_mass(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     offsets = []
     for axis, side in enumerate(ink.shape):
         center = (weight.sum(axis=1 - axis) @ np.arange(side)) / mass
-        offset = round(SIDE_PX / 2 - 0.5 - center)
+        offset = round(SIDE_PX / 2 - center)  # MNIST's centres lie within 13.5 .. 14.5
         offsets.append(min(max(offset, 0), SIDE_PX - side))
     top, left = offsets
     framed[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
@@ -147,15 +168,31 @@ def center_mass(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _decode(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image.Image:
     data = _read_bytes(source)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = _open(data)
+        if image.format == "JPEG" and image.width * image.height <= MAX_JPEG_PIXELS:
+            image.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
         if image.width * image.height > MAX_PIXELS:
             raise PictureError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
         image.load()
-    except UnidentifiedImageError as error:
-        raise PictureError(f"not a picture of a known format ({', '.join(FORMATS)})") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except PictureError:
+        raise
+    except Exception as error:  # a hostile file makes plugins raise anything
         raise PictureError(f"truncated or damaged: {error}") from error
     return image
+
+
+def _open(data: bytes) -> Image.Image:
+    """Open a file with the plugin that recognises it, reading its header only.
+
+    Image.open would do, but it prints a warning, or refuses, by a limit of its own that belongs
+    to the whole process.
+    """
+    for plugin in PLUGINS:
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+        make, recognises = Image.OPEN[plugin.upper()]
+        if recognises is None or recognises(data[:16]) is True:
+            return make(io.BytesIO(data), "")
+    raise PictureError(f"not a picture of a known format ({', '.join(FORMATS)})")
 
 
 def _read_bytes(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
@@ -181,30 +218,39 @@ def _read_bytes(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
 def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if (
-        array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[2] not in (3, 4))
-        or not array.size
-    ):
+    is_grey, is_color = array.ndim == 2, array.ndim == 3 and array.shape[2] in (3, 4)
+    if not (is_grey or is_color) or not array.size:
         raise PictureError(f"want an array of H x W or H x W x 1/3/4, got {array.shape}")
+    return Image.fromarray(np.ascontiguousarray(_to_uint8(array)))
+
+
+def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype == np.uint8:
+        return array
     if array.dtype == np.uint16:
-        array = array >> 8
-    elif array.dtype == np.bool_:
-        array = array * 255
-    elif array.dtype.kind == "f":
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise PictureError("a float array must lie within 0..1")
-        array = np.round(array * 255)
-    elif array.dtype != np.uint8:
+        return (array >> 8).astype(np.uint8)
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind != "f":
         raise PictureError(f"want uint8, uint16, bool or float in 0..1, got {array.dtype}")
-    return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise PictureError("a float array must lie within 0..1")
+    return np.round(array * 255).astype(np.uint8)
 
 
 def _fill_transparent(image: Image.Image) -> Image.Image:
-    """Lay a transparent picture on the sheet, white or black, that makes its ink readable."""
+    """Lay a transparent picture on the sheet that makes its ink readable.
+
+    Ink of one tone gets a sheet of the other. A picture that has ink and sheet of its own, cut
+    out with soft corners say, is continued by its own middle tone.
+    """
+    image.thumbnail((1024, 1024), Image.Resampling.BOX)
     pixels = np.asarray(image, dtype=np.float32)
-    alpha = pixels[:, :, 3] / 255
     luminance = pixels[:, :, :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-    mean = (luminance * alpha).sum() / max(float(alpha.sum()), 1e-6)
-    sheet = Image.new("RGBA", image.size, "white" if mean < 128 else "black")
+    opaque = luminance[pixels[:, :, 3] > 127]
+    if not opaque.size:
+        return Image.new("L", image.size, 255)
+    low, middle, high = np.percentile(opaque, [5, 50, 95])
+    level = round(middle) if high - low > 100 else 255 if middle < 128 else 0
+    sheet = Image.new("RGBA", image.size, (level, level, level, 255))
     return Image.alpha_composite(sheet, image).convert("RGB")

@@ -82,12 +82,12 @@ class Predictor:
             ProviderError: CUDA was asked for and does not really run.
         """
         self.model = model if isinstance(model, ModelFile) else read_model(find_model(model))
+        self.info = check_contract(self.model)
         self._wanted = provider or os.environ.get("EDGE_MNIST_PROVIDER") or "auto"
         self._threads = threads
         self._accept_all = accept_all
         self._session: onnxruntime.InferenceSession | None = None
         self._process = 0
-        self.info = check_contract(self.session)
         self.provider = provider_of(self.session)
 
     @property

@@ -1,0 +1,153 @@
+"""A look at the machine: what is installed, what really runs, and the command that mends it."""
+
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.predictor import Predictor
+from edge_mnist.session import count_cores
+
+SCHEMA_VERSION = 1
+NEEDED = ("edge-mnist", "numpy", "pillow", "typer", "rich")
+OPTIONAL = ("torch", "torchvision", "onnx", "onnxscript", "scikit-learn", "matplotlib")
+INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'edge-mnist[{}]'"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What was looked at.
+        ok: False if something is wrong.
+        text: What was found, one line.
+        mend: The one command that mends it; None if nothing is wrong.
+    """
+
+    name: str
+    ok: bool
+    text: str
+    mend: str | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings; ``ok`` if nothing is wrong."""
+
+    findings: tuple[Finding, ...]
+    ok: bool
+    schema_version: int = SCHEMA_VERSION
+
+
+def examine() -> Diagnosis:
+    """Look at this machine; nothing is installed or changed."""
+    findings = (
+        examine_python(),
+        examine_packages(),
+        examine_onnxruntime(),
+        examine_cpu_provider(),
+        examine_cuda_provider(),
+        examine_instructions(),
+        examine_cores(),
+    )
+    return Diagnosis(findings, ok=all(finding.ok for finding in findings))
+
+
+def examine_python() -> Finding:
+    """Look at the interpreter."""
+    text = f"{platform.python_version()} at {sys.executable}, {platform.platform()}"
+    ok = sys.version_info >= (3, 11)
+    return Finding("python", ok, text, None if ok else "install Python 3.11 or newer")
+
+
+def examine_packages() -> Finding:
+    """List the versions of what is needed and of what training adds."""
+    found = {name: find_version(name) for name in (*NEEDED, *OPTIONAL)}
+    missing = [name for name in NEEDED if found[name] is None]
+    listed = ", ".join(f"{name} {number or '-'}" for name, number in found.items())
+    return Finding("packages", not missing, listed, "pip install edge-mnist" if missing else None)
+
+
+def examine_onnxruntime() -> Finding:
+    """Look for two onnxruntimes installed over each other, or none."""
+    found = {name: find_version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
+    listed = ", ".join(f"{name} {number}" for name, number in found.items() if number)
+    if not listed:
+        return Finding("onnxruntime", False, "not installed", "pip install 'edge-mnist[cpu]'")
+    if all(found.values()):
+        text = f"{listed}: installed over each other, neither can be trusted"
+        return Finding("onnxruntime", False, text, REINSTALL.format("gpu"))
+    return Finding("onnxruntime", True, listed)
+
+
+def examine_cpu_provider() -> Finding:
+    """Open the shipped model on the CPU and run it."""
+    try:
+        with Predictor(provider="cpu") as predictor:
+            return Finding("cpu provider", True, f"runs {predictor.model.path}")
+    except EdgeMnistError as error:
+        return Finding("cpu provider", False, str(error), REINSTALL.format("cpu"))
+
+
+def examine_cuda_provider() -> Finding:
+    """Open the shipped model on CUDA; that is wrong only where onnxruntime-gpu is installed."""
+    try:
+        with Predictor(provider="cuda") as predictor:
+            return Finding("cuda provider", True, f"runs {predictor.model.path}")
+    except EdgeMnistError as error:
+        wanted = find_version("onnxruntime-gpu") is not None
+        has_gpu = Path("/proc/driver/nvidia/version").exists()
+        if wanted and not has_gpu:
+            text = "onnxruntime-gpu is installed, but this machine has no NVIDIA driver"
+            return Finding("cuda provider", False, text, REINSTALL.format("cpu"))
+        mend = REINSTALL.format("gpu") if wanted else None
+        return Finding("cuda provider", not wanted, str(error), mend)
+
+
+def examine_instructions() -> Finding:
+    """Look at the processor's instructions that decide how fast int8 is."""
+    has = read_cpu_flags()
+    flags = [name for name in INT8_FLAGS if name in has]
+    fast = any("vnni" in name or name in ("amx_int8", "asimddp", "i8mm") for name in flags)
+    verdict = "int8 is fast here" if fast else "int8 may be no faster than float32 here"
+    return Finding("processor", True, f"{', '.join(flags) or 'none of note'}: {verdict}")
+
+
+def examine_cores() -> Finding:
+    """Count the cores this process may use, and those its container grants."""
+    text = f"{count_cores()} usable"
+    quota = read_cpu_quota()
+    if quota is not None:
+        text += f", container limit {quota:g}"
+    return Finding("cores", True, text)
+
+
+def find_version(name: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def read_cpu_flags() -> set[str]:
+    """Return the processor's feature flags, as Linux names them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    rows = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    return set(rows[0].split(":", 1)[1].split()) if rows else set()
+
+
+def read_cpu_quota() -> float | None:
+    """Return how many cores a container grants (cgroup 2), or None if it does not limit them."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
