@@ -1,12 +1,14 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import Command
+from PIL import Image
 
-COMMANDS = ("train", "export", "validate", "predict", "quickstart")
+COMMANDS = ("train", "export", "validate", "predict", "doctor", "quickstart")
 
 
 def test_help_and_version(edge_mnist: Command) -> None:
@@ -115,6 +117,59 @@ def test_predict_folders_and_stdin(
     command = [sys.executable, "-m", "edge_mnist", "predict", "-", "--jsonl"]
     read = subprocess.run(command, input=drawings[6].read_bytes(), capture_output=True, check=True)
     assert json.loads(read.stdout)["digit"] == 6
+
+
+def test_predict_rejects_and_can_be_overruled(edge_mnist: Command, tmp_path: Path) -> None:
+    Image.new("L", (60, 60), 255).save(tmp_path / "blank.png")
+    done = edge_mnist("predict", "blank.png", "--json")
+    assert done.returncode == 1
+    (item,) = json.loads(done.stdout)["items"]
+    assert item["status"] == "rejected"
+    assert item["reason"] == "blank"
+    assert "digit" not in item
+    done = edge_mnist("predict", "blank.png")
+    assert done.returncode == 1
+    assert "rejected: blank" in done.stdout
+    assert edge_mnist("predict", "blank.png", "--accept-all").returncode == 0
+
+
+def test_predict_shows_what_the_model_saw(
+    edge_mnist: Command, drawings: list[Path], tmp_path: Path
+) -> None:
+    options = ("--show", "--save-seen", "seen", "--top-k", "2")
+    done = edge_mnist("predict", drawings[5], drawings[6], *options)
+    assert done.returncode == 0
+    assert "@@" in done.stdout
+    seen = sorted((tmp_path / "seen").iterdir())
+    assert [path.name for path in seen] == ["00001-5.png", "00002-6.png"]
+    assert Image.open(seen[0]).size == (28, 28)
+    done = edge_mnist("predict", drawings[5], "--top-k", "2", "--json")
+    (item,) = json.loads(done.stdout)["items"]
+    assert next(one["digit"] for one in item["top"]) == 5
+    assert len(item["top"]) == 2
+
+
+def test_links_out_of_a_folder_are_not_followed(
+    edge_mnist: Command, drawings: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "inside").mkdir(parents=True)
+    shutil.copy(drawings[4], folder / "inside" / "four.png")
+    (folder / "link.png").symlink_to(drawings[3])
+    (folder / "linked").symlink_to(drawings[3].parent)
+    done = edge_mnist("predict", "-r", "folder", "--jsonl")
+    items = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [item["path"] for item in items] == [str(Path("folder") / "inside" / "four.png")]
+
+
+def test_doctor(edge_mnist: Command) -> None:
+    done = edge_mnist("doctor", "--json")
+    diagnosis = json.loads(done.stdout)
+    assert done.returncode == (0 if diagnosis["ok"] else 1)
+    names = {finding["name"] for finding in diagnosis["findings"]}
+    assert {"onnxruntime", "cpu provider", "cuda provider", "processor", "cores"} <= names
+    wrong = [finding for finding in diagnosis["findings"] if not finding["ok"]]
+    assert all(finding["mend"] for finding in wrong)
 
 
 def test_a_closed_pipe_is_no_error(drawings: list[Path], tmp_path: Path) -> None:

@@ -1,16 +1,24 @@
 import json
+import pickle
 import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from conftest import Command
+from PIL import Image
 
 import edge_mnist as door
 from edge_mnist.errors import ModelError, ProviderError, UsageError
+from edge_mnist.export.golden import draw_digit
 from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
-from edge_mnist.predictor import Predictor
+from edge_mnist.predictor import READ_AHEAD, Predictor
 from edge_mnist.training.data import Dataset
 
 SHIPPED = Path(__file__).parents[1] / "exports"
@@ -24,6 +32,9 @@ def change(source: Path, target: Path, **what: object) -> Path:
             entry.value = str(what[entry.key])
     if "output" in what:
         model.graph.output.pop()
+    if "outside" in what:
+        tensor = model.graph.initializer[0]
+        onnx.external_data_helper.set_external_data(tensor, "weights.data")
     if "batch" in what:
         dim = model.graph.input[0].type.tensor_type.shape.dim[0]
         dim.Clear()
@@ -69,6 +80,82 @@ def test_single_and_batch_agree(exports: Path, digits: Dataset) -> None:
     assert nothing[1].shape == (0, 10)
 
 
+def test_many_pictures_in_order_with_bad_ones(drawings: list[Path]) -> None:
+    sources = [*drawings, b"no picture", *reversed(drawings), Path("missing.png")] * 8
+    with Predictor(SHIPPED) as predictor:
+        answers = list(predictor.predict_many(iter(sources)))
+    expected = [*range(10), None, *reversed(range(10)), None] * 8
+    assert [answer.digit for answer in answers] == expected
+    assert [answer.status for answer in answers][10] == "error"
+    assert answers[10].error
+    assert list(Predictor(SHIPPED).predict_many([])) == []
+
+
+def test_many_pictures_are_read_lazily(drawings: list[Path]) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield drawings[0]
+
+    answers = Predictor(SHIPPED).predict_many(endless())
+    for _ in range(3):
+        assert next(answers).digit == 0
+    assert taken <= 2 * READ_AHEAD
+    answers.close()  # type: ignore[attr-defined]
+
+
+def test_what_is_no_digit_is_rejected(tmp_path: Path) -> None:
+    blank = np.full((100, 100), 255, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    two = Image.new("L", (330, 160), 255)
+    for digit, left in ((3, 0), (8, 170)):
+        two.paste(draw_digit(digit, np.random.default_rng(digit)), (left, 0))
+    predictor = Predictor(SHIPPED)
+    for picture in (blank, noise, two):
+        answer = predictor.predict(picture)
+        assert answer.status == "rejected"
+        assert answer.reason
+        assert answer.digit is None
+    assert all(
+        answer.status == "ok"
+        for answer in Predictor(SHIPPED, accept_all=True).predict_many([blank, noise, two])
+    )
+
+
+def test_few_digits_are_rejected(mnist: Dataset) -> None:
+    predictor = Predictor(SHIPPED)
+    _, probabilities = predictor.predict_images(mnist.test_images)
+    assert (probabilities.max(axis=1) < predictor.info.rejection_threshold).mean() <= 0.005
+
+
+def test_threads_pickle_and_fork_give_the_same_answers(digits: Dataset) -> None:
+    predictor = Predictor(SHIPPED)
+    images = list(digits.test_images)
+    expected = [predictor.predict(image).digit for image in images]
+
+    def read_all(_: int) -> list[int | None]:
+        return [predictor.predict(image).digit for image in images]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(answers == expected for answers in threads.map(read_all, range(16)))
+    again = pickle.loads(pickle.dumps(predictor))
+    assert [again.predict(image).digit for image in images] == expected
+    code = (
+        "import os, sys, numpy as np; from edge_mnist import Predictor; p = Predictor();"
+        "images = np.load(sys.argv[1]); want = p.predict_images(images)[0];\n"
+        "for _ in range(4):\n"
+        "    if os.fork() == 0:\n"
+        "        os._exit(0 if (p.predict_images(images)[0] == want).all() else 1)\n"
+        "sys.exit(any(os.wait()[1] for _ in range(4)))"
+    )
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file.name, digits.test_images)
+        subprocess.run([sys.executable, "-c", code, file.name], check=True)
+
+
 def test_images_of_another_form(exports: Path) -> None:
     predictor = Predictor(exports)
     for array in (np.zeros((28, 28), np.uint8), np.zeros((1, 28, 28), np.float32)):
@@ -95,6 +182,7 @@ def test_where_the_model_comes_from(
     [
         ({"contract": "99"}, "contract version 99"),
         ({"output": None}, "outputs"),
+        ({"outside": None}, "another file"),
         ({"batch": 1}, "inputs"),
         ({"class_names": '["a", "b"]'}, "outputs"),
     ],

@@ -20,7 +20,7 @@ from edge_mnist.training.recipe import Recipe
 
 REJECTED_SHARE = 0.002  # of the validation images, all of which are good ones
 N_OUTLIERS = 8000
-OUTLIER_WEIGHT = 0.5  # as in the source of the method
+OUTLIER_WEIGHT = 0.3
 REPORT_STEPS = 20  # steps between two progress reports, and between two looks at the loss
 
 

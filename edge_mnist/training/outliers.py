@@ -1,4 +1,4 @@
-"""Images that show no single digit: letters, signs, scribbles, two digits, parts of digits.
+"""Images that show no single digit: letters, signs, scribbles, several digits, noise.
 
 A network that saw only digits answers everything with a digit, and is sure of it. Trained to be
 unsure of these, it is unsure of much else that is no digit.
@@ -39,7 +39,7 @@ def draw_outliers(digits: Images, n: int, *, seed: int) -> Images:
     generator = np.random.default_rng(seed)
     makers: list[Maker] = [
         draw_letter, draw_letter, draw_letter, draw_sign, draw_scribble,
-        put_side_by_side, put_side_by_side, cut_and_paste, draw_noise, draw_shape,
+        put_side_by_side, put_side_by_side, draw_noise, draw_shape,
         draw_filled_ring, draw_sign, cut_photograph,
     ]  # fmt: skip
     return np.stack([_frame(makers[row % len(makers)](digits, generator)) for row in range(n)])
@@ -81,15 +81,6 @@ def put_side_by_side(digits: Images, generator: np.random.Generator) -> Images:
         row[top : top + part.shape[0], left : left + part.shape[1]] = part
         left += part.shape[1] + gap
     return row
-
-
-def cut_and_paste(digits: Images, generator: np.random.Generator) -> Images:
-    """Join halves of two digits, one of them turned or mirrored."""
-    first, second = digits[generator.integers(0, len(digits), 2)]
-    second = np.rot90(second, int(generator.integers(1, 4)))
-    if generator.random() < 0.5:
-        return np.concatenate([first[:14], second[14:]])
-    return np.concatenate([first[:, :14], second[:, 14:][:, ::-1]], axis=1)
 
 
 def draw_noise(_digits: Images, generator: np.random.Generator) -> Images:

@@ -41,7 +41,7 @@ class Recipe:
     dataset: str = "mnist"
     network: str = "edge"
     seed: int = 0
-    epochs: int = 30
+    epochs: int = 32
     batch_size: int = 128
     learning_rate: float = 4e-3
     warmup_share: float = 0.2
@@ -54,9 +54,9 @@ class Recipe:
     scale_share: float = 0.12
     shift_px: float = 2.0
     elastic_px: float = 0.5
-    stroke_share: float = 0.2
-    tone_share: float = 0.1
-    outlier_share: float = 0.12
+    stroke_share: float = 0.12
+    tone_share: float = 0.06
+    outlier_share: float = 0.1
 
     def to_json(self) -> str:
         """Return the recipe as one line of JSON."""
