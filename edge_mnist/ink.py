@@ -22,6 +22,7 @@ TINY_SIDE = 40
 SHEET_WINDOW = 0.14  # of the side; wider than a stroke, narrower than a shadow
 LEAST_CONTRAST = 10  # grey levels
 THINNEST_PX = 1.9  # of 20; MNIST's own pens are 2 to 4
+LEAST_STEEPNESS = 0.15  # of full ink, from one pixel to the next
 LEAST_SIZE = 5  # pixels of the working picture
 
 
@@ -170,11 +171,13 @@ def choose_components(components: Components, ink: Grey) -> tuple[Mask, bool] | 
     top, bottom, left, right = components.boxes()
     size = np.maximum(bottom - top, right - left)
     mass = components.sum_over(ink)
-    slope = components.sum_over(np.hypot(*np.gradient(ink)).astype(np.float32))
+    steepness = np.hypot(*np.gradient(ink)).astype(np.float32)
+    slope = components.sum_over(steepness)
     touches = _count_touches(components)
     dropped = _find_clutter(components, size, mass)
     # Strokes have sharp edges, what is left of shadows has not; the middle is likelier.
     score = np.where(dropped, 0, slope * size * np.where(touches > 0, 0.35, 1.0))
+    score *= _are_sharp(components, score, ink, steepness)
     if score.max() <= 0:
         return None
     main = int(score.argmax())
@@ -240,6 +243,24 @@ def _find_clutter(
     if (~clutter & ~edge & (size > 0.04 * side)).any():
         clutter |= edge
     return clutter
+
+
+def _are_sharp(
+    components: Components, score: NDArray[np.float64], ink: Grey, steepness: Grey
+) -> Mask:
+    """Tell ink from what a shadow leaves at the border, where no sheet is seen beyond it.
+
+    Only the candidates in front are looked at, down to the first that is sharp.
+    """
+    sharp = np.ones(components.n, bool)
+    touches = _count_touches(components)
+    for one in np.argsort(-score)[:6]:
+        if touches[one]:
+            mask = components.mask_of(np.arange(components.n) == one)
+            sharp[one] = steepness[mask].max() > LEAST_STEEPNESS * ink[mask].max()
+        if sharp[one]:
+            break
+    return sharp
 
 
 def _find_boxes(components: Components, size: NDArray[np.intp], mass: NDArray[np.float64]) -> Mask:

@@ -186,6 +186,11 @@ def test_a_blank_sheet(level: int) -> None:
     assert not sight.image.any()
 
 
+def test_a_shadow_on_blank_paper_is_no_ink() -> None:
+    picture = on_paper(Image.new("L", (160, 160), 255), lines=False, shadow=True)
+    assert read_picture(picture).reason == "blank"
+
+
 def test_two_digits_are_more_than_one() -> None:
     sheet = Image.new("L", (330, 160), 255)
     for digit, left in ((3, 0), (8, 170)):
