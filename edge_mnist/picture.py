@@ -8,7 +8,6 @@ import importlib
 import io
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,6 +22,7 @@ Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 # What is opened at all. Each plugin is named, so that no other one is ever tried on a file.
 PLUGINS = ("Png", "Jpeg", "WebP", "Bmp", "Gif", "Tiff", "Ppm")
 FORMATS = tuple(name.upper() for name in PLUGINS)
+ORIENTATION_KEYS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 MAX_BYTES = 64_000_000
 MAX_PIXELS = 24_000_000  # decoded at once; 96 MB in RGBA
 MAX_JPEG_PIXELS = 400_000_000  # a JPEG is decoded at a half to an eighth of its size
@@ -80,17 +80,24 @@ def to_grey(picture: Picture) -> NDArray[np.uint8]:
         picture = _from_array(picture)
     if not isinstance(picture, Image.Image):
         picture = _decode(picture)
-    try:
-        upright = ImageOps.exif_transpose(picture)
-    except Exception as error:  # broken metadata; see _decode
-        raise PictureError(f"damaged: {error}") from error
+    upright = _turn_upright(picture)
     if "A" in upright.getbands() or "transparency" in upright.info:
         upright = _fill_transparent(upright.convert("RGBA"))
     if upright.mode[0] in "IF":
         return _stretch(np.asarray(upright, np.float32))
     if upright.mode == "CMYK":
         upright = upright.convert("RGB")
-    return np.asarray(upright.convert("L"), dtype=np.uint8)
+    return np.asarray(upright if upright.mode == "L" else upright.convert("L"), dtype=np.uint8)
+
+
+def _turn_upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF says; most have none, and asking Pillow costs a copy."""
+    if picture.format != "TIFF" and not ORIENTATION_KEYS & picture.info.keys():
+        return picture
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception as error:  # broken metadata; see _decode
+        raise PictureError(f"damaged: {error}") from error
 
 
 def _stretch(deep: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -188,7 +195,8 @@ def _open(data: bytes) -> Image.Image:
     to the whole process.
     """
     for plugin in PLUGINS:
-        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+        if plugin.upper() not in Image.OPEN:
+            importlib.import_module(f"PIL.{plugin}ImagePlugin")
         make, recognises = Image.OPEN[plugin.upper()]
         if recognises is None or recognises(data[:16]) is True:
             return make(io.BytesIO(data), "")
@@ -200,10 +208,9 @@ def _read_bytes(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
         if isinstance(source, bytes):
             data = source
         elif isinstance(source, str | os.PathLike):
-            if Path(source).is_dir():
-                raise PictureError("is a folder")
             with open(source, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
+                size = os.fstat(file.fileno()).st_size  # 0 for a pipe
+                data = file.read((min(size, MAX_BYTES) or MAX_BYTES) + 1)
         else:
             data = source.read(MAX_BYTES + 1)
     except OSError as error:
