@@ -118,6 +118,10 @@ def print_model_report(model: "ModelReport") -> None:
             f"  accuracy {model.accuracy.accuracy:.2%} of {model.accuracy.n_images:,} "
             f"test images: {by_class}"
         )
+        OUT.print(
+            f"  expected calibration error {model.accuracy.calibration_error:.4f}, "
+            f"{model.accuracy.rejected:.2%} rejected"
+        )
     OUT.print(f"  p50 for one image {model.latency.p50_us:.1f} us")
     if model.against_float32:
         _print_comparison(model.against_float32)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_mnist.bench import Latency, measure_latencies
 from edge_mnist.errors import ProviderError, UsageError
 from edge_mnist.gate import Check, Limits, check_accuracy_lost, check_batchmates, check_parity
@@ -24,11 +27,21 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of images read right, in all and by class."""
+    """How well the test images are read.
+
+    Attributes:
+        n_images: Images in the test set.
+        accuracy: Share read right.
+        by_class: That share for each class.
+        calibration_error: Expected calibration error: how far confidence lies from accuracy.
+        rejected: Share that the rejection threshold refuses; ``accuracy`` counts them all.
+    """
 
     n_images: int
     accuracy: float
     by_class: dict[str, float]
+    calibration_error: float
+    rejected: float
 
 
 @dataclass(frozen=True)
@@ -196,10 +209,34 @@ def open_on_each_provider(path: Path) -> list[Predictor]:
 
 def measure_accuracy(predictor: Predictor, dataset: "Dataset") -> Accuracy:
     """Measure accuracy on the test set, in all and by class."""
-    predicted, _ = predictor.predict_images(dataset.test_images)
+    predicted, probabilities = predictor.predict_images(dataset.test_images)
+    confidences = probabilities.max(axis=1)
     correct = predicted == dataset.test_labels
     by_class = {
         name: float(correct[dataset.test_labels == label].mean())
         for label, name in enumerate(dataset.class_names)
     }
-    return Accuracy(len(correct), float(correct.mean()), by_class)
+    return Accuracy(
+        n_images=len(correct),
+        accuracy=float(correct.mean()),
+        by_class=by_class,
+        calibration_error=measure_calibration(confidences, correct),
+        rejected=float((confidences < predictor.info.rejection_threshold).mean()),
+    )
+
+
+def measure_calibration(
+    confidences: NDArray[np.float32], correct: NDArray[np.bool_], *, n_bins: int = 15
+) -> float:
+    """Return the expected calibration error, 0 if confidence is accuracy.
+
+    Args:
+        confidences: Probability of each answer, shape (N,), 0..1.
+        correct: Whether each answer was right, shape (N,).
+        n_bins: Bins of equal width over the confidences.
+
+    Source: C. Guo et al., On Calibration of Modern Neural Networks, 2017.
+    """
+    bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, weights=confidences - correct, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(correct))

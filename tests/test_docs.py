@@ -26,7 +26,7 @@ def test_readme_table_is_the_manifests() -> None:
 
 
 def test_every_option_the_readme_names_exists(edge_mnist: Command) -> None:
-    commands = {"train", "export", "validate", "predict", "quickstart"}
+    commands = {"train", "export", "validate", "predict", "doctor", "quickstart"}
     helps = {name: edge_mnist(name, "--help").stdout for name in commands}
     for name, options in re.findall(r"edge-mnist (\w+)([^`\n|]*)", README):
         assert name in commands

@@ -12,7 +12,7 @@ from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.gate import Check, Limits, check_accuracy_lost, compare_logits
 from edge_mnist.modelfile import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME, REFERENCE_NAME
 from edge_mnist.training.data import Dataset
-from edge_mnist.validation import find_models, validate
+from edge_mnist.validation import find_models, measure_calibration, validate
 
 
 def copy_exports(exports: Path, folder: Path, *names: str) -> Path:
@@ -160,3 +160,9 @@ def test_accuracy_lost_counts_images() -> None:
     assert check_accuracy_lost(-0.005, 10_000, limits).passed
     assert check_accuracy_lost(1 / 360, 360, limits).passed  # one image
     assert not check_accuracy_lost(2 / 360, 360, limits).passed
+
+
+def test_calibration_error() -> None:
+    sure = np.full(100, 0.95, np.float32)
+    assert measure_calibration(sure, np.arange(100) < 95) == pytest.approx(0, abs=1e-6)
+    assert measure_calibration(sure, np.arange(100) < 50) == pytest.approx(0.45, abs=1e-6)

@@ -6,23 +6,33 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from edge_mnist.bench import Latency
 from edge_mnist.export.golden import draw_golden_images, hash_images
 from edge_mnist.modelfile import CONTRACT_VERSION, INT8_NAME
 from edge_mnist.training.checkpoint import Checkpoint
 from edge_mnist.training.data import Dataset
-from edge_mnist.training.run import processor_name
-
-if TYPE_CHECKING:
-    from edge_mnist.export.release import ExportedModel
+from edge_mnist.training.environment import processor_name
 
 MANIFEST_VERSION = 1
 LICENSE = "MIT"
 TOOLS = ("edge-mnist", "torch", "onnx", "onnxscript")
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """One model file that passed the gate. ``accuracy`` is that on the test set, a fraction."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    accuracy: float
+    n_test_images: int
+    latency: Latency
 
 
 def describe_model(checkpoint: Checkpoint, dataset: Dataset, quantization: str) -> dict[str, str]:
@@ -57,7 +67,7 @@ def tool_versions() -> dict[str, str]:
 def make_manifest(
     checkpoint: Checkpoint,
     dataset: Dataset,
-    models: Sequence["ExportedModel"],
+    models: Sequence[ExportedModel],
     files: Mapping[str, bytes],
     command: str,
 ) -> bytes:
@@ -113,7 +123,7 @@ def source_commit() -> str:
     return done.stdout.strip()
 
 
-def write_card(checkpoint: Checkpoint, dataset: Dataset, models: Sequence["ExportedModel"]) -> str:
+def write_card(checkpoint: Checkpoint, dataset: Dataset, models: Sequence[ExportedModel]) -> str:
     """Return the model card, Markdown."""
     recipe = checkpoint.recipe
     rows = "\n".join(

@@ -11,11 +11,16 @@ import numpy as np
 import onnx
 
 from edge_mnist.atomic import make_folder, output_errors, write_atomically
-from edge_mnist.bench import Latency, measure_latencies
+from edge_mnist.bench import measure_latencies
 from edge_mnist.errors import GateError, ModelError, OutputError
 from edge_mnist.export.golden import draw_golden_images
 from edge_mnist.export.graph import attach_contract, export_body
-from edge_mnist.export.manifest import describe_model, make_manifest, write_card
+from edge_mnist.export.manifest import (
+    ExportedModel,
+    describe_model,
+    make_manifest,
+    write_card,
+)
 from edge_mnist.export.quantize import Quantization, choose_calibration, quantize_body
 from edge_mnist.gate import (
     Check,
@@ -44,18 +49,6 @@ from edge_mnist.training.checkpoint import (
 from edge_mnist.training.data import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.validation import Accuracy, measure_accuracy
-
-
-@dataclass(frozen=True)
-class ExportedModel:
-    """One model file that passed the gate. ``accuracy`` is that on the test set, a fraction."""
-
-    name: str
-    sha256: str
-    size_bytes: int
-    accuracy: float
-    n_test_images: int
-    latency: Latency
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,8 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -20,6 +16,7 @@ from edge_mnist.modelfile import CHECKPOINT_NAME
 from edge_mnist.plots import plot_curves
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.data import Dataset
+from edge_mnist.training.environment import describe_environment
 from edge_mnist.training.loop import Epoch, Progress, Trainer
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.recipe import Recipe, find_recipe, parse_recipe
@@ -217,34 +214,6 @@ def find_checkpoint(path: Path | None = None) -> Path:
 
 def _last_change(folder: Path) -> int:
     return max(path.stat().st_mtime_ns for path in folder.iterdir())
-
-
-def describe_environment(device: torch.device) -> dict[str, str | int]:
-    """Return what a result depends on besides the recipe: versions and machine."""
-    names = ("edge-mnist", "torch", "torchvision", "numpy", "scikit-learn")
-    versions = {name: version(name) for name in names}
-    about: dict[str, str | int] = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor_name(),
-        "cores": os.cpu_count() or 1,
-        "torch_threads": torch.get_num_threads(),
-        "device": str(device),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    if device.type == "cuda":
-        about["gpu"] = torch.cuda.get_device_name(device)
-    return versions | about
-
-
-def processor_name() -> str:
-    """Return the processor's model name, or its architecture where the system keeps it quiet."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _reporter(
