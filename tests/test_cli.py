@@ -142,7 +142,8 @@ def test_predict_shows_what_the_model_saw(
     assert "@@" in done.stdout
     seen = sorted((tmp_path / "seen").iterdir())
     assert [path.name for path in seen] == ["00001-5.png", "00002-6.png"]
-    assert Image.open(seen[0]).size == (28, 28)
+    with Image.open(seen[0]) as image:
+        assert image.size == (28, 28)
     done = edge_mnist("predict", drawings[5], "--top-k", "2", "--json")
     (item,) = json.loads(done.stdout)["items"]
     assert next(one["digit"] for one in item["top"]) == 5
