@@ -230,7 +230,9 @@ def predict(
     if as_json and as_jsonl:
         raise UsageError("--json and --jsonl exclude each other")
     predictor = Predictor(model, provider, threads, accept_all=accept_all)
-    items = predict_paths(predictor, pictures, recursive=recursive, stdin=sys.stdin.buffer)
+    items = predict_paths(
+        predictor, pictures, recursive=recursive, stdin=sys.stdin and sys.stdin.buffer
+    )
     kind = "json" if as_json else "jsonl" if as_jsonl else "table"
     all_ok = print_items(predictor, items, Style(kind, top_k, show, save_seen))
     raise typer.Exit(0 if all_ok else 1)

@@ -30,7 +30,7 @@ def open_session(
     """
     if provider not in ("auto", *PROVIDERS):
         raise UsageError(f"no provider named {provider!r}; there are: auto, cpu, cuda")
-    n_threads = threads if threads is not None else int(os.environ.get("EDGE_MNIST_THREADS", "1"))
+    n_threads = threads if threads is not None else _threads_wished()
     if provider == "cpu":
         return _open_cpu(model, n_threads)
     try:
@@ -71,6 +71,13 @@ def import_onnxruntime() -> Any:
     onnxruntime.set_default_logger_severity(SILENT)
     onnxruntime.disable_telemetry_events()
     return onnxruntime
+
+
+def _threads_wished() -> int:
+    wish = os.environ.get("EDGE_MNIST_THREADS") or "1"
+    if not wish.isdecimal():
+        raise UsageError(f"EDGE_MNIST_THREADS={wish}: want a number of threads")
+    return int(wish)
 
 
 def _options(threads: int) -> "onnxruntime.SessionOptions":

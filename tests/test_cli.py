@@ -57,6 +57,13 @@ def test_wrong_usage_is_2(edge_mnist: Command, tmp_path: Path, args: list[str]) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_wrong_environment_is_2(edge_mnist: Command, drawings: list[Path]) -> None:
+    for name, value in (("THREADS", "many"), ("PROVIDER", "tpu")):
+        done = edge_mnist("predict", drawings[0], env={f"EDGE_MNIST_{name}": value})
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+
+
 def test_predict_for_people(edge_mnist: Command, drawings: list[Path]) -> None:
     done = edge_mnist("predict", *drawings)
     assert done.returncode == 0
