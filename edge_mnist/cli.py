@@ -230,9 +230,8 @@ def predict(
     if as_json and as_jsonl:
         raise UsageError("--json and --jsonl exclude each other")
     predictor = Predictor(model, provider, threads, accept_all=accept_all)
-    items = predict_paths(
-        predictor, pictures, recursive=recursive, stdin=sys.stdin and sys.stdin.buffer
-    )
+    stdin = sys.stdin.buffer if sys.stdin else None
+    items = predict_paths(predictor, pictures, recursive=recursive, stdin=stdin)
     kind = "json" if as_json else "jsonl" if as_jsonl else "table"
     all_ok = print_items(predictor, items, Style(kind, top_k, show, save_seen))
     raise typer.Exit(0 if all_ok else 1)

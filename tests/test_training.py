@@ -21,6 +21,7 @@ from edge_mnist.training.augment import augment
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.data import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
+from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipe import RECIPES, find_recipe, parse_recipe
 from edge_mnist.training.run import plan_run, train
 
@@ -158,7 +159,14 @@ def test_augmentation_keeps_range_and_moves_every_image_differently(digits: Data
     assert warped.max() <= 1
     assert len({one.numpy().tobytes() for one in warped}) == 8
     still = dataclasses.replace(
-        RECIPES["default"], rotation_deg=0, shear_deg=0, scale_share=0, shift_px=0, elastic_px=0
+        RECIPES["default"],
+        rotation_deg=0,
+        shear_deg=0,
+        scale_share=0,
+        shift_px=0,
+        elastic_px=0,
+        stroke_share=0,
+        tone_share=0,
     )
     same = augment(pixels, still, torch.Generator().manual_seed(0))
     torch.testing.assert_close(same, pixels, atol=1e-4, rtol=0)
@@ -224,3 +232,26 @@ def test_two_trainings_at_once_get_folders_of_their_own(
     ]
     assert [process.wait() for process in both] == [0, 0]
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"digits", "digits-2"}
+
+
+def test_outliers_are_framed_like_digits_and_the_same_every_time(digits: Dataset) -> None:
+    drawn = draw_outliers(digits.train_images, 60, seed=3)
+    assert drawn.shape == (60, 28, 28)
+    assert drawn.dtype == np.uint8
+    assert (drawn == draw_outliers(digits.train_images, 60, seed=3)).all()
+    assert (drawn != draw_outliers(digits.train_images, 60, seed=4)).any()
+    assert (
+        drawn.max(axis=(1, 2)) > 100
+    ).mean() > 0.8  # some letters have no glyph, some noise no dot
+
+
+def test_a_training_with_outliers_is_unsure_of_them(digits: Dataset, tmp_path: Path) -> None:
+    confidences = {}
+    for share in (0.0, 0.3):
+        recipe = dataclasses.replace(SHORT, outlier_share=share)
+        train(recipe, digits, folder=tmp_path / str(share))
+        network = load_network(load_checkpoint(tmp_path / str(share) / CHECKPOINT_NAME))
+        outliers = draw_outliers(digits.train_images, 200, seed=99)
+        logits = torch.from_numpy(compute_logits(network, outliers))
+        confidences[share] = float(logits.softmax(dim=1).amax(dim=1).mean())
+    assert confidences[0.3] < confidences[0.0] - 0.1
