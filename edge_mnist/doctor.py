@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.predictor import Predictor
-from edge_mnist.session import count_cores
+from edge_mnist.session import count_cores, has_driver
 
 SCHEMA_VERSION = 1
 NEEDED = ("edge-mnist", "numpy", "pillow", "typer", "rich")
@@ -100,8 +100,7 @@ def examine_cuda_provider() -> Finding:
             return Finding("cuda provider", True, f"runs {predictor.model.path}")
     except EdgeMnistError as error:
         wanted = find_version("onnxruntime-gpu") is not None
-        has_gpu = Path("/proc/driver/nvidia/version").exists()
-        if wanted and not has_gpu:
+        if wanted and not has_driver():
             text = "onnxruntime-gpu is installed, but this machine has no NVIDIA driver"
             return Finding("cuda provider", False, text, REINSTALL.format("cpu"))
         mend = REINSTALL.format("gpu") if wanted else None

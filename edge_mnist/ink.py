@@ -17,6 +17,7 @@ from edge_mnist.morphology import close_gaps, open_along, spread
 Grey = NDArray[np.float32]
 
 WORK_PIXELS = 256 * 256  # a digit of 5 % of the height is still 13 pixels high
+WORK_SIDE, LEAST_SIDE = 2048, 3  # for long strips; one less wide than 3 pixels shows no digit
 PHOTO_SIDE = 100  # a smaller picture is a canvas: neither noise nor shadow to take away
 TINY_SIDE = 40
 SHEET_WINDOW = 0.14  # of the side; wider than a stroke, narrower than a shadow
@@ -49,6 +50,8 @@ def find_ink(grey: NDArray[np.uint8]) -> Ink | None:
         The ink, or None if the picture is blank.
     """
     levels = shrink(grey)
+    if min(levels.shape) < LEAST_SIDE:
+        return None
     if mean_side(levels) > PHOTO_SIDE:
         levels = blur(levels)
     if not is_ink_dark(levels):
@@ -73,8 +76,8 @@ def mean_side(levels: Grey) -> float:
 
 
 def shrink(grey: NDArray[np.uint8]) -> Grey:
-    """Bring a picture to at most ``WORK_PIXELS`` pixels, averaging."""
-    factor = (WORK_PIXELS / grey.size) ** 0.5
+    """Bring a picture to at most ``WORK_PIXELS`` pixels and ``WORK_SIDE`` a side, averaging."""
+    factor = min((WORK_PIXELS / grey.size) ** 0.5, WORK_SIDE / max(grey.shape))
     if factor >= 1:
         return grey.astype(np.float32)
     height, width = (max(1, round(side * factor)) for side in grey.shape)

@@ -1,25 +1,31 @@
 """The predictor: a model file, opened once, that reads digits."""
 
+import itertools
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.decoding import Picture
 from edge_mnist.errors import PictureError, UsageError
 from edge_mnist.modelfile import ModelFile, check_contract, find_model, read_model
-from edge_mnist.picture import Picture, Sight, read_picture
-from edge_mnist.session import count_cores, open_session, provider_of
+from edge_mnist.picture import Sight, read_picture
+from edge_mnist.session import count_cores, open_session, provider_of, run_session
 
 if TYPE_CHECKING:
     import onnxruntime
 
 CHUNK_IMAGES = 64  # per image the fastest batch on a CPU; larger ones leave its cache
 READ_AHEAD = 256  # pictures in memory at once in predict_many
+# Reading a picture of 28 x 28 takes 0.1 ms and two threads make that 1.4 times slower, since most
+# of it holds Python's lock; at 200 x 200, 7 ms, they are 0.9 times and at 1000 x 1000 0.7 times.
+THREADS_PAY_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,22 @@ class Prediction:
     error: str | None
     provider: str
     image: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some pictures, read, and the processor time that one of them took on average."""
+
+    sights: list[Sight | PictureError]
+    picture_s: float
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What is seen in a chunk, and its ``picture_s``."""
+
+    predictions: list[Prediction]
+    picture_s: float
 
 
 class Predictor:
@@ -129,24 +151,26 @@ class Predictor:
         return self._answer([read_picture(picture)])[0]
 
     def predict_many(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
-        """Read the digits in many pictures, on all cores, in order, as they come.
+        """Read the digits in many pictures, on all cores where that pays, in order, as they come.
 
         A picture that cannot be read gives a prediction with status ``error``. At most
         ``READ_AHEAD`` pictures are in memory at once.
         """
+        waiting: deque[Future[_Answers]] = deque()
+        picture_s = 0.0
         with ThreadPoolExecutor(count_cores()) as pool:
-            futures: deque[Future[list[Prediction]]] = deque()
-            chunk: list[Picture] = []
-            for picture in pictures:
-                chunk.append(picture)
-                if len(chunk) == CHUNK_IMAGES:
-                    futures.append(pool.submit(self._predict_chunk, chunk))
-                    chunk = []
-                if len(futures) * CHUNK_IMAGES >= READ_AHEAD:
-                    yield from futures.popleft().result()
-            futures.append(pool.submit(self._predict_chunk, chunk))
-            for future in futures:
-                yield from future.result()
+            for chunk in _split(pictures):
+                use_threads = picture_s > THREADS_PAY_S
+                if use_threads:
+                    waiting.append(pool.submit(self._predict_chunk, chunk))
+                else:  # the session needs no lock: it runs while the next chunk is read here
+                    waiting.append(pool.submit(self._answer_chunk, _read_chunk(chunk)))
+                while len(waiting) >= (READ_AHEAD // CHUNK_IMAGES if use_threads else 2):
+                    answers = waiting.popleft().result()
+                    picture_s = answers.picture_s
+                    yield from answers.predictions
+            for future in waiting:
+                yield from future.result().predictions
 
     def predict_images(
         self, images: NDArray[np.uint8]
@@ -171,13 +195,17 @@ class Predictor:
         """Return the raw scores of many images, shape (N, classes); see ``predict_images``."""
         return self._run("logits", images, batch_size)
 
-    def _predict_chunk(self, pictures: list[Picture]) -> list[Prediction]:
-        sights = [_read_or_error(picture) for picture in pictures]
-        readable = [sight for sight in sights if isinstance(sight, Sight)]
+    def _predict_chunk(self, pictures: list[Picture]) -> _Answers:
+        return self._answer_chunk(_read_chunk(pictures))
+
+    def _answer_chunk(self, chunk: _Chunk) -> _Answers:
+        readable = [sight for sight in chunk.sights if isinstance(sight, Sight)]
         answers = iter(self._answer(readable) if readable else [])
-        return [
-            next(answers) if isinstance(sight, Sight) else self._error(sight) for sight in sights
+        predictions = [
+            next(answers) if isinstance(sight, Sight) else self._error(sight)
+            for sight in chunk.sights
         ]
+        return _Answers(predictions, chunk.picture_s)
 
     def _answer(self, sights: list[Sight]) -> list[Prediction]:
         """Classify what was read of several pictures, as one batch."""
@@ -213,13 +241,25 @@ class Predictor:
             raise UsageError(f"want uint8 images (N, 28, 28), got {images.dtype} {images.shape}")
         session = self.session
         chunks = [
-            session.run([output], {"images": images[start : start + batch_size]})[0]
+            run_session(session, output, images[start : start + batch_size])
             for start in range(0, len(images), batch_size)
         ]
         if len(chunks) == 1:
-            return cast("NDArray[np.float32]", chunks[0])
+            return chunks[0]
         empty = np.empty((0, len(self.info.class_names)), np.float32)
         return np.concatenate(chunks) if chunks else empty
+
+
+def _split(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+    rest = iter(pictures)
+    while chunk := list(itertools.islice(rest, CHUNK_IMAGES)):
+        yield chunk
+
+
+def _read_chunk(pictures: list[Picture]) -> _Chunk:
+    start = time.thread_time()
+    sights = [_read_or_error(picture) for picture in pictures]
+    return _Chunk(sights, (time.thread_time() - start) / len(pictures))
 
 
 def _read_or_error(picture: Picture) -> Sight | PictureError:

@@ -20,6 +20,7 @@ LEVELS = {
     "morphology": 1,
     "protobuf": 1,
     "ink": 2,
+    "decoding": 1,
     "picture": 3,
     "training.recipe": 3,
     "training.data": 4,

@@ -19,6 +19,7 @@ from edge_mnist.errors import ModelError, ProviderError, UsageError
 from edge_mnist.export.golden import draw_digit
 from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
 from edge_mnist.predictor import READ_AHEAD, Predictor
+from edge_mnist.session import run_bound
 from edge_mnist.training.data import Dataset
 
 SHIPPED = Path(__file__).parents[1] / "exports"
@@ -154,6 +155,16 @@ def test_threads_pickle_and_fork_give_the_same_answers(digits: Dataset) -> None:
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file.name, digits.test_images)
         subprocess.run([sys.executable, "-c", code, file.name], check=True)
+
+
+def test_an_io_binding_gives_the_same_answers(digits: Dataset) -> None:
+    # The binding itself runs on a CPU too, so the code for a GPU is tested where there is none.
+    predictor, images = Predictor(SHIPPED, provider="cpu"), digits.test_images[:50]
+    for output, direct in (
+        ("probabilities", predictor.predict_images(images)[1]),
+        ("logits", predictor.compute_logits(images)),
+    ):
+        np.testing.assert_array_equal(run_bound(predictor.session, output, images), direct)
 
 
 def test_images_of_another_form(exports: Path) -> None:
