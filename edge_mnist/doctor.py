@@ -4,11 +4,10 @@ import platform
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from edge_mnist.errors import EdgeMnistError
+from edge_mnist.machine import count_cores, has_driver, read_cpu_flags, read_cpu_quota
 from edge_mnist.predictor import Predictor
-from edge_mnist.session import count_cores, has_driver
 
 SCHEMA_VERSION = 1
 NEEDED = ("edge-mnist", "numpy", "pillow", "typer", "rich")
@@ -131,22 +130,3 @@ def find_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def read_cpu_flags() -> set[str]:
-    """Return the processor's feature flags, as Linux names them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    rows = [line for line in lines if line.lower().startswith(("flags", "features"))]
-    return set(rows[0].split(":", 1)[1].split()) if rows else set()
-
-
-def read_cpu_quota() -> float | None:
-    """Return how many cores a container grants (cgroup 2), or None if it does not limit them."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,22 @@ def find_model(name: str | os.PathLike[str] | None = None) -> Path:
         return path
     local = EXPORTS_FOLDER / FLOAT32_NAME
     return local if local.is_file() else shipped_folder() / FLOAT32_NAME
+
+
+def find_models(names: Sequence[Path] | None) -> list[Path]:
+    """Return the model files meant: a folder stands for every model in it.
+
+    Args:
+        names: Files and folders; None for the folder of the model that ``predict`` would use.
+
+    Raises:
+        ModelError: One of them is missing.
+    """
+    paths: list[Path] = []
+    for name in names or [find_model().parent]:
+        inside = [name / FLOAT32_NAME, name / INT8_NAME] if name.is_dir() else []
+        paths += [path for path in inside if path.is_file()] or [find_model(name)]
+    return paths
 
 
 def shipped_folder() -> Path:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from edge_mnist.decoding import Picture
 from edge_mnist.errors import PictureError, UsageError
+from edge_mnist.machine import count_cores
 from edge_mnist.modelfile import ModelFile, check_contract, find_model, read_model
 from edge_mnist.picture import Sight, read_picture
-from edge_mnist.session import count_cores, open_session, provider_of, run_session
+from edge_mnist.session import open_session, provider_of, run_session
 
 if TYPE_CHECKING:
     import onnxruntime

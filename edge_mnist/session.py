@@ -1,14 +1,13 @@
 """Opening onnxruntime sessions, with a provider that really runs, or an error."""
 
-import ctypes
 import os
-import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.errors import MissingPackageError, ModelError, ProviderError, UsageError
+from edge_mnist.machine import has_driver
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -83,22 +82,6 @@ def run_bound(
     binding.bind_output(output, "cpu")
     session.run_with_iobinding(binding)
     return cast("NDArray[np.float32]", binding.copy_outputs_to_cpu()[0])
-
-
-def count_cores() -> int:
-    """Return how many cores this process may use; a container may allow fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def has_driver() -> bool:
-    """Tell whether NVIDIA's driver is installed; pip installs all else that CUDA needs."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def import_onnxruntime() -> Any:

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,8 +10,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from edge_mnist.benchmark import BenchReport
     from edge_mnist.export.release import ExportResult
     from edge_mnist.quickstart import QuickstartResult
+    from edge_mnist.regression import Regression
+    from edge_mnist.robustness import Robustness
     from edge_mnist.training.loop import Progress as TrainingProgress
     from edge_mnist.training.run import RunResult
     from edge_mnist.validation import Float32Comparison, ModelReport, ValidationReport
@@ -122,9 +125,22 @@ def print_model_report(model: "ModelReport") -> None:
             f"  expected calibration error {model.accuracy.calibration_error:.4f}, "
             f"{model.accuracy.rejected:.2%} rejected"
         )
+    if model.robustness:
+        OUT.print(_robustness_table(model.robustness))
     OUT.print(f"  p50 for one image {model.latency.p50_us:.1f} us")
     if model.against_float32:
         _print_comparison(model.against_float32)
+
+
+def _robustness_table(robustness: "Robustness") -> Table:
+    table = Table(f"  {robustness.n_images:,} test images, corrupted", box=None, pad_edge=False)
+    table.add_column("as images", justify="right")
+    table.add_column("as pictures", justify="right")
+    for name, share in robustness.images.items():
+        table.add_row(f"  {name}", f"{share:.1%}", f"{robustness.pictures[name]:.1%}")
+    means = (robustness.images_mean, robustness.pictures_mean)
+    table.add_row("  mean", *(f"{mean:.1%}" for mean in means), style="bold")
+    return table
 
 
 def _print_comparison(comparison: "Float32Comparison") -> None:
@@ -135,6 +151,62 @@ def _print_comparison(comparison: "Float32Comparison") -> None:
     OUT.print(f"{text}p50 {comparison.p50_ratio:.2f} times its own, timed in turns")
     if comparison.p50_ratio > 1:
         OUT.print("  [yellow]slower than float32 on this machine: prefer model.onnx[/]")
+
+
+def print_benchmark(report: "BenchReport", worse: "Sequence[Regression] | None") -> None:
+    """Print a benchmark, what to use here, and what got worse since an earlier one."""
+    OUT.print(f"{report.processor}, {report.threads} thread(s), provider {_providers(report)}")
+    OUT.print(_latency_table(report))
+    OUT.print(_throughput_table(report))
+    if report.recommendation:
+        OUT.print(f"use here: [bold]{report.recommendation.name}[/]")
+        for reason in report.recommendation.reasons:
+            OUT.print(f"  {reason}", markup=False)
+    for loss in worse or ():
+        OUT.print(
+            f"[bold red]WORSE[/] {loss.name}, {loss.measure}: {loss.now:,.1f}, "
+            f"expected {loss.base:,.1f}, {loss.ratio - 1:.0%} worse"
+        )
+    if worse is not None and not worse:
+        OUT.print("[bold green]no regression[/]")
+
+
+def _latency_table(report: "BenchReport") -> Table:
+    table = Table("one image, us", box=None, pad_edge=False)
+    for column in ("p50", "p90", "p99", "ratio", "bytes", "accuracy"):
+        table.add_column(column, justify="right")
+    first = report.models[0].latency.p50_us
+    for one in report.models:
+        latency = one.latency
+        table.add_row(
+            one.name,
+            *(f"{value:.1f}" for value in (latency.p50_us, latency.p90_us, latency.p99_us)),
+            f"{latency.p50_us / first:.2f}",
+            f"{one.size_bytes:,}",
+            "-" if one.accuracy is None else f"{one.accuracy:.2%}",
+        )
+    return table
+
+
+def _throughput_table(report: "BenchReport") -> Table:
+    sizes = sorted({size for one in report.models for size in one.images_per_s})
+    table = Table("images/s at batch", box=None, pad_edge=False)
+    for column in (*map(str, sizes), "open ms", "start ms", "MB"):
+        table.add_column(column, justify="right")
+    for one in report.models:
+        rates = (one.images_per_s.get(size) for size in sizes)
+        table.add_row(
+            one.name,
+            *("-" if rate is None else f"{rate:,.0f}" for rate in rates),
+            f"{one.session_start_ms:.1f}",
+            f"{one.process_start_ms:.0f}",
+            f"{one.peak_memory_mb:.0f}",
+        )
+    return table
+
+
+def _providers(report: "BenchReport") -> str:
+    return ", ".join(sorted({one.provider for one in report.models}))
 
 
 def print_quickstart(result: "QuickstartResult") -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.bench import Latency, measure_latencies
 from edge_mnist.errors import ProviderError, UsageError
 from edge_mnist.gate import Check, Limits, check_accuracy_lost, check_batchmates, check_parity
-from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
+from edge_mnist.modelfile import FLOAT32_NAME
 from edge_mnist.predictor import Predictor
 from edge_mnist.reference import check_weights, find_reference
+from edge_mnist.robustness import Robustness, measure_robustness
+from edge_mnist.timing import Latency, measure_latencies, one_image
 
 if TYPE_CHECKING:
     from edge_mnist.training.data import Dataset
@@ -73,6 +74,7 @@ class ModelReport:
     reference: str
     checks: tuple[Check, ...]
     accuracy: Accuracy | None
+    robustness: Robustness | None
     latency: Latency
     against_float32: Float32Comparison | None
     passed: bool
@@ -93,6 +95,7 @@ def validate(
     dataset: "Dataset | None",
     against: str | Path | None = None,
     limits: Limits | None = None,
+    with_robustness: bool = False,
 ) -> ValidationReport:
     """Put model files through the gate.
 
@@ -103,29 +106,20 @@ def validate(
         against: A checkpoint file, or ``reference`` for the reference.npz beside each model.
             None takes the checkpoint beside the model where torch is installed, else the latter.
         limits: What may be missed.
+        with_robustness: Measure accuracy on corrupted test images too; takes a minute.
 
     Raises:
         ModelError: A model is missing, broken or breaks the contract; so is its reference.
         UsageError: A checkpoint was given, but no data set.
     """
-    reports = tuple(_validate_model(path, dataset, against, limits or Limits()) for path in paths)
+    if with_robustness and not dataset:
+        raise UsageError("robustness is measured on the test set; it has no place in a self-test")
+    wear = _measure_robustness(paths, dataset) if with_robustness else {}
+    reports = tuple(
+        _validate_model(path, dataset, against, limits or Limits(), wear.get(path))
+        for path in paths
+    )
     return ValidationReport(reports, passed=all(report.passed for report in reports))
-
-
-def find_models(names: Sequence[Path] | None) -> list[Path]:
-    """Return the model files to validate: a folder stands for every model in it.
-
-    Args:
-        names: Files and folders; None for the folder of the model that ``predict`` would use.
-
-    Raises:
-        ModelError: One of them is missing.
-    """
-    paths: list[Path] = []
-    for name in names or [find_model().parent]:
-        inside = [name / FLOAT32_NAME, name / INT8_NAME] if name.is_dir() else []
-        paths += [path for path in inside if path.is_file()] or [find_model(name)]
-    return paths
 
 
 def load_test_data(paths: Sequence[Path], *, data_dir: Path | None, offline: bool) -> "Dataset":
@@ -144,7 +138,11 @@ def load_test_data(paths: Sequence[Path], *, data_dir: Path | None, offline: boo
 
 
 def _validate_model(
-    path: Path, dataset: "Dataset | None", against: str | Path | None, limits: Limits
+    path: Path,
+    dataset: "Dataset | None",
+    against: str | Path | None,
+    limits: Limits,
+    robustness: Robustness | None,
 ) -> ModelReport:
     predictors = open_on_each_provider(path)
     first = predictors[0]
@@ -166,10 +164,18 @@ def _validate_model(
         reference=reference.name,
         checks=tuple(checks),
         accuracy=measure_accuracy(first, dataset) if dataset else None,
-        latency=measure_latencies({"model": first.session})["model"],
+        robustness=robustness,
+        latency=measure_latencies({"model": one_image(first.session)})["model"],
         against_float32=comparison,
         passed=all(check.passed for check in checks),
     )
+
+
+def _measure_robustness(paths: Sequence[Path], dataset: "Dataset | None") -> dict[Path, Robustness]:
+    assert dataset is not None
+    predictors = [Predictor(path, provider="cpu") for path in paths]
+    found = measure_robustness(predictors, dataset.test_images, dataset.test_labels)
+    return dict(zip(paths, found, strict=True))
 
 
 def compare_with_float32(
@@ -185,7 +191,9 @@ def compare_with_float32(
         return None
     float32 = Predictor(sibling, provider="cpu")
     check_weights(predictor, float32.info.metadata.get("weights_sha256", ""), sibling)
-    latencies = measure_latencies({"int8": predictor.session, "float32": float32.session})
+    latencies = measure_latencies(
+        {"int8": one_image(predictor.session), "float32": one_image(float32.session)}
+    )
     lost, changed = None, None
     if dataset:
         old, new = (one.predict_images(dataset.test_images)[0] for one in (float32, predictor))

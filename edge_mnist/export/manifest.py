@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from edge_mnist.bench import Latency
 from edge_mnist.export.golden import draw_golden_images, hash_images
+from edge_mnist.machine import processor_name
 from edge_mnist.modelfile import CONTRACT_VERSION, INT8_NAME
+from edge_mnist.timing import Latency
 from edge_mnist.training.checkpoint import Checkpoint
 from edge_mnist.training.data import Dataset
-from edge_mnist.training.environment import processor_name
 
 MANIFEST_VERSION = 1
 LICENSE = "MIT"

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 
 from edge_mnist.atomic import make_folder, output_errors, write_atomically
-from edge_mnist.bench import measure_latencies
 from edge_mnist.errors import GateError, ModelError, OutputError
 from edge_mnist.export.golden import draw_golden_images
 from edge_mnist.export.graph import attach_contract, export_body
@@ -40,6 +39,7 @@ from edge_mnist.modelfile import (
 )
 from edge_mnist.predictor import Predictor
 from edge_mnist.reference import Reference
+from edge_mnist.timing import measure_latencies, one_image
 from edge_mnist.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -207,7 +207,7 @@ def raise_if_missed(name: str, checks: Sequence[Check]) -> None:
 
 def measure_models(built: Sequence[_Built]) -> tuple[ExportedModel, ...]:
     """Describe the finished files; their latencies are measured side by side."""
-    latencies = measure_latencies({one.name: one.predictor.session for one in built})
+    latencies = measure_latencies({one.name: one_image(one.predictor.session) for one in built})
     return tuple(
         ExportedModel(
             name=one.name,

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edge_mnist.training.recipe import Recipe
+from edge_mnist.training.tone import change_tone, draw
 
 ELASTIC_CELLS = 6  # control points a side; a smooth field, as in Simard et al. 2003
 
@@ -63,26 +64,7 @@ def change_strokes(pixels: Tensor, share: float, generator: torch.Generator) -> 
     """Make the strokes of a share of the images thicker, and of as many thinner."""
     thicker = functional.max_pool2d(pixels, 3, stride=1, padding=1)
     thinner = -functional.max_pool2d(-pixels, 3, stride=1, padding=1)
-    amount = draw_for_each(pixels, generator) * 0.9
-    which = draw_for_each(pixels, generator)
+    amount = draw(pixels, generator) * 0.9
+    which = draw(pixels, generator)
     target = torch.where(which < share, thicker, torch.where(which > 1 - share, thinner, pixels))
     return torch.lerp(pixels, target, amount)
-
-
-def change_tone(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Give a share of the images noise, and each of blur, fog and low contrast likewise."""
-    strength = draw_for_each(pixels, generator)
-    blurred = functional.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
-    pixels = torch.where(draw_for_each(pixels, generator) < share, blurred, pixels)
-    faint = pixels * (1 - 0.7 * strength)
-    pixels = torch.where(draw_for_each(pixels, generator) < share, faint, pixels)
-    foggy = pixels + (1 - pixels) * 0.6 * strength
-    pixels = torch.where(draw_for_each(pixels, generator) < share, foggy, pixels)
-    noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
-    noisy = (pixels + noise * 0.3 * strength).clamp(0, 1)
-    return torch.where(draw_for_each(pixels, generator) < share, noisy, pixels)
-
-
-def draw_for_each(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a number in 0..1 for each image, shape (N, 1, 1, 1)."""
-    return torch.rand(len(pixels), 1, 1, 1, generator=generator, device=pixels.device)

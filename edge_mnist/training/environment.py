@@ -4,9 +4,10 @@ import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
+
+from edge_mnist.machine import processor_name
 
 
 def describe_environment(device: torch.device) -> dict[str, str | int]:
@@ -27,11 +28,6 @@ def describe_environment(device: torch.device) -> dict[str, str | int]:
     return versions | about
 
 
-def processor_name() -> str:
-    """Return the processor's model name, or its architecture where the system keeps it quiet."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def limit_threads(threads: int) -> None:
+    """Let PyTorch use so many threads within one operator, in this process."""
+    torch.set_num_threads(threads)

@@ -1,0 +1,87 @@
+"""What all commands share: the app, its errors, options that several of them take."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from edge_mnist.errors import EdgeMnistError, MissingPackageError
+
+
+class _Group(TyperGroup):
+    """Turns the errors a user can cause into one line and an exit code, in one place."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; a reader that closed the pipe is no error."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except EdgeMnistError as error:
+            print(f"edge-mnist: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError as error:
+            sys.stdout = None  # else Python flushes it once more
+            raise typer.Exit(0) from error
+        return result
+
+
+app = typer.Typer(
+    name="edge-mnist",
+    cls=_Group,
+    help="From handwritten digits to a model that runs at the edge.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with MNIST's four files. [env: EDGE_MNIST_DATA]")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never download anything.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+MaxAccuracyLost = Annotated[float, typer.Option(help="Share of accuracy that int8 may lose.")]
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, cpu or cuda. [default: auto]", envvar="EDGE_MNIST_PROVIDER", show_default=False
+    ),
+]
+MODEL_HELP = (
+    "Model file, or folder written by export. [env: EDGE_MNIST_MODEL] "
+    "[default: ./exports, else the shipped model]"
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"edge-mnist {version('edge-mnist')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """From handwritten digits to a model that runs at the edge."""
+
+
+def need(module: str, install: str) -> None:
+    """Stop early, with the way out, where an optional part is missing."""
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise MissingPackageError(f"this command needs {module}; install '{install}'")
+
+
+def print_json(value: object) -> None:
+    """Print a result on stdout."""
+    print(json.dumps(value, indent=2))

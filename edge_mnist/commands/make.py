@@ -1,0 +1,119 @@
+"""Commands that make a model: train, export, and all in one go."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_mnist.commands.app import (
+    DataDir,
+    Json,
+    MaxAccuracyLost,
+    Offline,
+    Quiet,
+    app,
+    need,
+    print_json,
+)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Option(help="Preset. [default: default]")] = None,
+    dataset: Annotated[str | None, typer.Option(help="mnist or digits.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --out, or the newest unfinished run.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew.")] = False,
+    data_dir: DataDir = None,
+    offline: Offline = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a network; writes a run folder."""
+    need("torch", "edge-mnist[train]")
+    from edge_mnist import terminal
+    from edge_mnist.training.data import load_dataset
+    from edge_mnist.training.loop import pick_device
+    from edge_mnist.training.run import plan_run, train
+
+    changes = {"dataset": dataset, "epochs": epochs, "seed": seed}
+    plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
+    with terminal.training_bar(quiet=quiet) as report:
+        result = train(
+            plan,
+            load_dataset(plan.dataset, data_dir=data_dir, offline=offline),
+            folder=folder,
+            device=pick_device(device),
+            resume=resume,
+            report=report,
+        )
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        terminal.print_run(result)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Checkpoint or run folder. [default: newest run]")
+    ] = None,
+    quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file too.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("exports"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that no export wrote.")
+    ] = False,
+    max_accuracy_lost: MaxAccuracyLost = 0.001,
+    data_dir: DataDir = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Export a checkpoint to ONNX, proven before it is written."""
+    need("torch", "edge-mnist[train]")
+    need("onnx", "edge-mnist[train]")
+    from edge_mnist import terminal
+    from edge_mnist.export.release import export
+    from edge_mnist.gate import Limits
+    from edge_mnist.training.checkpoint import load_checkpoint
+    from edge_mnist.training.data import load_dataset
+    from edge_mnist.training.run import find_checkpoint
+
+    path = find_checkpoint(checkpoint)
+    result = export(
+        path,
+        load_dataset(load_checkpoint(path).recipe.dataset, data_dir=data_dir, offline=offline),
+        folder=output,
+        quantize=quantize,
+        limits=Limits(accuracy_lost=max_accuracy_lost),
+        overwrite=overwrite,
+        command="edge-mnist export" + " --quantize" * quantize,
+    )
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        terminal.print_export(result)
+
+
+@app.command()
+def quickstart(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("quickstart"),
+    data_dir: DataDir = None,
+    offline: Offline = False,
+) -> None:
+    """Train, export, quantise, validate and predict, in one go of about two minutes."""
+    need("torch", "edge-mnist[train]")
+    from edge_mnist import terminal
+    from edge_mnist.quickstart import run_quickstart
+
+    with terminal.training_bar(quiet=False) as report:
+        result = run_quickstart(
+            output, data_dir=data_dir, offline=offline, say=terminal.say, report=report
+        )
+    terminal.print_quickstart(result)
+    raise typer.Exit(0 if result.validation.passed else 1)

@@ -1,0 +1,52 @@
+"""What is known of the machine: processor, cores, driver."""
+
+import ctypes
+import os
+import platform
+import sys
+from pathlib import Path
+
+
+def processor_name() -> str:
+    """Return the processor's model name, or its architecture where the system keeps it quiet."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use; a container may allow fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def read_cpu_flags() -> set[str]:
+    """Return the processor's feature flags, as Linux names them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    rows = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    return set(rows[0].split(":", 1)[1].split()) if rows else set()
+
+
+def read_cpu_quota() -> float | None:
+    """Return how many cores a container grants (cgroup 2), or None if it does not limit them."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def has_driver() -> bool:
+    """Tell whether NVIDIA's driver is installed; pip installs all else that CUDA needs."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
