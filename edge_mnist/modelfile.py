@@ -73,8 +73,9 @@ def find_model(name: str | os.PathLike[str] | None = None) -> Path:
     """Return the model file to use.
 
     Args:
-        name: A file, or a folder written by export. Without it EDGE_MNIST_MODEL, then
-            ``./exports`` where that holds a model, then the model shipped with the package.
+        name: A file, or a folder written by export; below the current folder, or among what is
+            shipped with the package: ``nano``, ``max/model.int8.onnx``. Without it
+            EDGE_MNIST_MODEL, then ``./exports`` where that holds a model, then the shipped one.
 
     Raises:
         ModelError: There is no such file.
@@ -82,9 +83,12 @@ def find_model(name: str | os.PathLike[str] | None = None) -> Path:
     named = name or os.environ.get("EDGE_MNIST_MODEL")
     if named:
         path = Path(named)
-        path = path / FLOAT32_NAME if path.is_dir() else path
+        path = path if path.exists() else shipped_folder() / path
+        if path.is_dir():  # the wheel holds only the int8 file of the largest model
+            inside = [path / FLOAT32_NAME, path / INT8_NAME]
+            path = next((one for one in inside if one.is_file()), inside[0])
         if not path.is_file():
-            raise ModelError(f"no model file {path}")
+            raise ModelError(f"no model file {named}")
         return path
     local = EXPORTS_FOLDER / FLOAT32_NAME
     return local if local.is_file() else shipped_folder() / FLOAT32_NAME

@@ -59,7 +59,7 @@ def run_quickstart(
     """
     make_folder(folder)
     dataset = choose_dataset(data_dir, offline=offline, say=say)
-    recipe = find_recipe("quick" if dataset.name == "mnist" else None, dataset=dataset.name)
+    recipe = find_recipe("fast" if dataset.name == "mnist" else None, dataset=dataset.name)
     say(f"training on {dataset.name}: {len(dataset.train_labels):,} images, {recipe.epochs} epochs")
     run = train(recipe, dataset, folder=folder / "run", report=report)
     say("exporting, quantising and validating")

@@ -28,6 +28,7 @@ LEVELS = {
     "training.networks": 4,
     "training.augment": 5,
     "training.tone": 4,
+    "training.teacher": 5,
     "training.outliers": 4,
     "predictor": 4,
     "training.checkpoint": 5,

@@ -57,7 +57,7 @@ def test_a_run_folder_holds_everything(run_folder: Path) -> None:
 
 
 def test_mnist_in_one_epoch(mnist: Dataset, tmp_path: Path) -> None:
-    result = train(find_recipe("quick", epochs=1), mnist, folder=tmp_path)
+    result = train(find_recipe("fast", epochs=1), mnist, folder=tmp_path)
     assert result.test_accuracy > 0.97
 
 

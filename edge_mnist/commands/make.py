@@ -24,6 +24,9 @@ def train(
     dataset: Annotated[str | None, typer.Option(help="mnist or digits.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Model file to learn from too, or none. [default: recipe's]")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
     resume: Annotated[
@@ -42,7 +45,8 @@ def train(
     from edge_mnist.training.loop import pick_device
     from edge_mnist.training.run import plan_run, train
 
-    changes = {"dataset": dataset, "epochs": epochs, "seed": seed}
+    teacher = "" if teacher == "none" else teacher
+    changes = {"dataset": dataset, "epochs": epochs, "seed": seed, "teacher": teacher}
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
     with terminal.training_bar(quiet=quiet) as report:
         result = train(

@@ -102,6 +102,9 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
         part.doc_string = ""
         del part.metadata_props[:]
+    for node in graph.node:
+        _drop_defaults(node)
+    _drop_bias_zeros(graph)
     _shorten_names(graph)
     return model
 
@@ -117,6 +120,36 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _drop_defaults(node: onnx.NodeProto) -> None:
+    """Remove what a convolution would do anyway, or what its weights' shape says."""
+    if node.op_type != "Conv":
+        return
+    unsaid = {"group": 1, "auto_pad": b"NOTSET"}
+    kept = [
+        attribute
+        for attribute in node.attribute
+        if attribute.name not in ("kernel_shape", "dilations", "pads", "strides")
+        or (attribute.name == "pads" and any(attribute.ints))
+        or (attribute.name in ("strides", "dilations") and set(attribute.ints) != {1})
+    ]
+    kept = [one for one in kept if helper.get_attribute_value(one) != unsaid.get(one.name)]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _drop_bias_zeros(graph: onnx.GraphProto) -> None:
+    """Remove the zero points of 32-bit biases: they are 0, which is the default.
+
+    Those of the 8-bit weights are 0 as well, but without them onnxruntime no longer runs the last
+    layer in 8 bits.
+    """
+    biases = {one.name for one in graph.initializer if one.data_type == onnx.TensorProto.INT32}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in biases:
+            del node.input[2:]
+    _drop_unused(graph)
 
 
 def _cut_input_quantizer(graph: onnx.GraphProto) -> str:
@@ -163,8 +196,8 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
     short = {name: name for name in outside} | {"": ""}
     for tensor in graph.initializer:
         tensor.name = short.setdefault(tensor.name, f"w{len(short)}")
-    for row, node in enumerate(graph.node):
-        node.name = f"n{row}"
+    for node in graph.node:
+        node.name = ""
         for names in (node.input, node.output):
             for place, name in enumerate(names):
                 names[place] = short.setdefault(name, f"v{len(short)}")

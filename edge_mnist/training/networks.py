@@ -37,7 +37,39 @@ def make_edge(n_classes: int) -> nn.Module:
     )
 
 
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {"edge": make_edge}
+def make_nano(n_classes: int) -> nn.Module:
+    """Return the smallest useful network: 7.5 thousand weights, 0.3 million multiply-adds."""
+    return nn.Sequential(
+        *conv_block(1, 8, size=5, stride=2, padding=2),  # (N, 8, 14, 14)
+        *conv_block(8, 16),  # (N, 16, 12, 12)
+        *conv_block(16, 16, stride=2),  # (N, 16, 5, 5)
+        *conv_block(16, 16),  # (N, 16, 3, 3)
+        nn.Flatten(),  # (N, 144)
+        nn.Linear(16 * 3 * 3, n_classes),
+    )
+
+
+def make_max(n_classes: int) -> nn.Module:
+    """Return the network for accuracy first: 0.33 million weights, 22 million multiply-adds."""
+    return nn.Sequential(
+        *conv_block(1, 32),  # (N, 32, 26, 26)
+        *conv_block(32, 64),  # (N, 64, 24, 24)
+        nn.MaxPool2d(2),  # (N, 64, 12, 12)
+        *conv_block(64, 96),  # (N, 96, 10, 10)
+        *conv_block(96, 96),  # (N, 96, 8, 8)
+        nn.MaxPool2d(2),  # (N, 96, 4, 4)
+        *conv_block(96, 192),  # (N, 192, 2, 2)
+        nn.Flatten(),  # (N, 768)
+        nn.Dropout(0.3),
+        nn.Linear(192 * 2 * 2, n_classes),
+    )
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "edge": make_edge,
+    "nano": make_nano,
+    "max": make_max,
+}
 
 
 def make_network(name: str, n_classes: int = 10) -> nn.Module:

@@ -32,16 +32,23 @@ class Recipe:
         shift_px: Largest shift in each direction.
         elastic_px: Standard deviation of the smooth elastic displacement.
         stroke_share: Share of images whose strokes are made thicker, and of those made thinner.
-        tone_share: Share of images that get each of noise, blur, fog and low contrast.
+        wide_share: Share of images that are turned, slanted, scaled and shifted far more.
+        tone_share: Share of images that get noise, blur, fog, stripes or the like; see
+            ``edge_mnist.training.tone``.
         outlier_share: Images that show no single digit, as a share of a batch; the network learns
             to be unsure of them.
+        teacher: Model file whose probabilities are learned along with the labels, of one's own
+            or among the released ones; empty for none.
+        teacher_share: Weight of those probabilities beside the labels, 0..1.
+        teacher_softness: They are taken at this temperature; above 1 the unlikely classes count.
+        bfloat16: Multiply in bfloat16 where the processor can; pays for large networks.
     """
 
     name: str
     dataset: str = "mnist"
     network: str = "edge"
     seed: int = 0
-    epochs: int = 32
+    epochs: int = 8
     batch_size: int = 128
     learning_rate: float = 4e-3
     warmup_share: float = 0.2
@@ -54,20 +61,45 @@ class Recipe:
     scale_share: float = 0.12
     shift_px: float = 2.0
     elastic_px: float = 0.5
-    stroke_share: float = 0.12
-    tone_share: float = 0.06
-    outlier_share: float = 0.1
+    stroke_share: float = 0.0
+    wide_share: float = 0.0
+    tone_share: float = 0.0
+    outlier_share: float = 0.0
+    teacher: str = ""
+    teacher_share: float = 0.9
+    teacher_softness: float = 2.0
+    bfloat16: bool = False
 
     def to_json(self) -> str:
         """Return the recipe as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
 
 
+MAX_INT8 = "max/model.int8.onnx"  # twice as fast as float32, with the same answers
+# What people's own pictures need beyond the test set: any pen, any tone, and no digit at all.
+_FOR_PICTURES: dict[str, Any] = {
+    "wide_share": 0.08,
+    "stroke_share": 0.12,
+    "tone_share": 0.2,
+    "outlier_share": 0.08,
+}
 RECIPES = {
-    "default": Recipe(name="default"),
-    "quick": Recipe(name="quick", epochs=4, stroke_share=0, tone_share=0, outlier_share=0),
-    # 1,300 images make few steps in an epoch, and small batches make more of them.
-    "digits": Recipe(name="digits", dataset="digits", epochs=40, batch_size=32, outlier_share=0),
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="default", epochs=36, teacher=MAX_INT8, **_FOR_PICTURES),
+        Recipe(name="nano", network="nano", epochs=60, teacher=MAX_INT8),
+        Recipe(name="max", network="max", epochs=40, stroke_share=0.12, bfloat16=True),
+        Recipe(name="fast"),
+        # 1,300 images make few steps in an epoch, and small batches make more of them.
+        Recipe(
+            name="digits",
+            dataset="digits",
+            epochs=40,
+            batch_size=32,
+            stroke_share=0.12,
+            tone_share=0.1,
+        ),
+    )
 }
 
 

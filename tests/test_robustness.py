@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command
+
+from edge_mnist.corruptions import CORRUPTIONS, corrupt
+from edge_mnist.predictor import Predictor
+from edge_mnist.robustness import measure_robustness
+from edge_mnist.training.data import Dataset
+
+
+def test_corruptions_are_the_same_every_time(digits: Dataset) -> None:
+    some = digits.test_images[:20]
+    first, again = dict(corrupt(some)), dict(corrupt(some))
+    other = dict(corrupt(some, seed=1))
+    assert list(first) == list(CORRUPTIONS)
+    assert len(first) == 15
+    for name, images in first.items():
+        assert images.dtype == np.uint8
+        assert images.shape == some.shape
+        np.testing.assert_array_equal(images, again[name])
+        assert (images != some).any(axis=(1, 2)).all(), name
+    assert any((first[name] != other[name]).any() for name in first)
+
+
+@pytest.mark.parametrize("name", ["shear", "rotate", "scale", "translate"])
+def test_shapes_stay_in_the_picture(digits: Dataset, name: str) -> None:
+    some = digits.test_images[:50]
+    changed = dict(corrupt(some))[name]
+    kept = changed.sum(dtype=float) / some.sum(dtype=float)
+    assert 0.4 < kept < 1.1  # at 0.7 of the side, half of the ink is left
+
+
+def test_worse_pictures_are_read_worse(digits: Dataset, exports: Path) -> None:
+    predictor = Predictor(exports)
+    (found,) = measure_robustness([predictor], digits.test_images, digits.test_labels)
+    clean = (predictor.predict_images(digits.test_images)[0] == digits.test_labels).mean()
+    assert set(found.images) == set(found.pictures) == set(CORRUPTIONS)
+    assert found.images_mean == pytest.approx(np.mean(list(found.images.values())))
+    assert 0.3 < found.images_mean < clean
+    assert 0.1 < found.pictures_mean < found.images_mean  # rejected ones count as wrong
+
+
+def test_validate_robustness(edge_mnist: Command, exports: Path) -> None:
+    done = edge_mnist("validate", exports / "model.onnx", "--robustness", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["models"][0]["robustness"]
+    assert set(found["images"]) == set(CORRUPTIONS)
+    refused = edge_mnist("validate", exports, "--robustness", "--self-test")
+    assert refused.returncode == 2
