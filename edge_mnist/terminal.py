@@ -136,9 +136,10 @@ def _robustness_table(robustness: "Robustness") -> Table:
     table = Table(f"  {robustness.n_images:,} test images, corrupted", box=None, pad_edge=False)
     table.add_column("as images", justify="right")
     table.add_column("as pictures", justify="right")
+    pictures = robustness.pictures or {}
     for name, share in robustness.images.items():
-        table.add_row(f"  {name}", f"{share:.1%}", f"{robustness.pictures[name]:.1%}")
-    means = (robustness.images_mean, robustness.pictures_mean)
+        table.add_row(f"  {name}", f"{share:.1%}", f"{pictures.get(name, 0):.1%}")
+    means = (robustness.images_mean, robustness.pictures_mean or 0)
     table.add_row("  mean", *(f"{mean:.1%}" for mean in means), style="bold")
     return table
 

@@ -80,10 +80,12 @@ def imported_rooms(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and id(node) not in typing_only:
             module = node.module or ""
-            if module == "edge_mnist":
-                rooms |= {alias.name for alias in node.names if alias.name in LEVELS}
-            elif module.startswith("edge_mnist."):
-                rooms.add(module.removeprefix("edge_mnist."))
+            room = module.removeprefix("edge_mnist").removeprefix(".")
+            if module.startswith("edge_mnist") and room in LEVELS:
+                rooms.add(room)
+            elif module.startswith("edge_mnist"):  # a folder: the names are its rooms
+                names = {f"{room}.{alias.name}".removeprefix(".") for alias in node.names}
+                rooms |= names & set(LEVELS)
     return rooms
 
 

@@ -36,6 +36,8 @@ def test_shapes_stay_in_the_picture(digits: Dataset, name: str) -> None:
 def test_worse_pictures_are_read_worse(digits: Dataset, exports: Path) -> None:
     predictor = Predictor(exports)
     (found,) = measure_robustness([predictor], digits.test_images, digits.test_labels)
+    assert found.pictures is not None
+    assert found.pictures_mean is not None
     clean = (predictor.predict_images(digits.test_images)[0] == digits.test_labels).mean()
     assert set(found.images) == set(found.pictures) == set(CORRUPTIONS)
     assert found.images_mean == pytest.approx(np.mean(list(found.images.values())))

@@ -17,13 +17,14 @@ from safetensors.torch import save_file
 from edge_mnist.errors import ModelError, ProviderError, TrainingError, UsageError
 from edge_mnist.modelfile import CHECKPOINT_NAME
 from edge_mnist.training import loop
-from edge_mnist.training.augment import augment
+from edge_mnist.training.augment import change_shape
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.data import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipe import RECIPES, find_recipe, parse_recipe
 from edge_mnist.training.run import plan_run, train
+from edge_mnist.training.tone import KINDS, change_tone
 
 SHORT = find_recipe(dataset="digits", epochs=4)
 
@@ -151,9 +152,9 @@ def test_learning_rate_rises_and_falls() -> None:
     assert rates.index(max(rates)) == round(100 * recipe.warmup_share)
 
 
-def test_augmentation_keeps_range_and_moves_every_image_differently(digits: Dataset) -> None:
+def test_change_of_shape_keeps_range_and_moves_every_image_differently(digits: Dataset) -> None:
     pixels = torch.from_numpy(digits.train_images[:1]).repeat(8, 1, 1)[:, None].float() / 255
-    warped = augment(pixels, RECIPES["default"], torch.Generator().manual_seed(0))
+    warped = change_shape(pixels, RECIPES["default"], torch.Generator().manual_seed(0))
     assert warped.shape == pixels.shape
     assert warped.min() >= 0
     assert warped.max() <= 1
@@ -166,9 +167,9 @@ def test_augmentation_keeps_range_and_moves_every_image_differently(digits: Data
         shift_px=0,
         elastic_px=0,
         stroke_share=0,
-        tone_share=0,
+        wide_share=0,
     )
-    same = augment(pixels, still, torch.Generator().manual_seed(0))
+    same = change_shape(pixels, still, torch.Generator().manual_seed(0))
     torch.testing.assert_close(same, pixels, atol=1e-4, rtol=0)
 
 
@@ -255,3 +256,57 @@ def test_a_training_with_outliers_is_unsure_of_them(digits: Dataset, tmp_path: P
         logits = torch.from_numpy(compute_logits(network, outliers))
         confidences[share] = float(logits.softmax(dim=1).amax(dim=1).mean())
     assert confidences[0.3] < confidences[0.0] - 0.1
+
+
+def test_tone_changes_its_share_and_keeps_the_range(digits: Dataset) -> None:
+    pixels = torch.tensor(digits.train_images[:200]).unsqueeze(1).float() / 255
+    changed = change_tone(pixels, 0.4, torch.Generator().manual_seed(0))
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    differs = (changed != pixels).flatten(1).any(dim=1).float().mean()
+    assert 0.3 < differs <= 0.4  # one kind leaves the few images alone that no line crosses
+    again = change_tone(pixels, 0.4, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(changed, again, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_kind_of_tone_changes_most_images(kind: object, digits: Dataset) -> None:
+    pixels = torch.tensor(digits.train_images[:60]).unsqueeze(1).float() / 255
+    changed = kind(pixels, torch.Generator().manual_seed(0))  # type: ignore[operator]
+    assert changed.shape == pixels.shape
+    assert (changed != pixels).flatten(1).any(dim=1).float().mean() > 0.8
+
+
+def test_wide_warps_move_images_further(digits: Dataset) -> None:
+    pixels = torch.tensor(digits.train_images[:100]).unsqueeze(1).float() / 255
+    narrow = dataclasses.replace(SHORT, stroke_share=0, shift_px=0.1)
+    generator = torch.Generator()
+    moved = [
+        (change_shape(pixels, recipe, generator.manual_seed(0)) - pixels).abs().mean()
+        for recipe in (narrow, dataclasses.replace(narrow, wide_share=1.0))
+    ]
+    assert moved[1] > 1.3 * moved[0]
+
+
+def test_a_student_learns_what_its_teacher_says(
+    digits: Dataset, exports: Path, tmp_path: Path
+) -> None:
+    # The teacher's word alone, and wrong labels: whatever is learned comes from the teacher.
+    rng = np.random.default_rng(0)
+    nonsense = dataclasses.replace(digits, train_labels=rng.permutation(digits.train_labels))
+    recipe = dataclasses.replace(
+        SHORT, epochs=8, teacher=str(exports / "model.onnx"), teacher_share=1.0
+    )
+    result = train(recipe, nonsense, folder=tmp_path)
+    assert result.test_accuracy > 0.85
+
+
+def test_a_missing_teacher_is_named(digits: Dataset, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(SHORT, teacher="nobody.onnx")
+    with pytest.raises(ModelError, match=r"nobody\.onnx.*--teacher none"):
+        train(recipe, digits, folder=tmp_path)
+
+
+def test_recipe_names_are_theirs() -> None:
+    assert all(name == recipe.name for name, recipe in RECIPES.items())
+    assert {"default", "nano", "max", "fast"} <= set(RECIPES)

@@ -39,6 +39,7 @@ from edge_mnist.modelfile import (
 )
 from edge_mnist.predictor import Predictor
 from edge_mnist.reference import Reference
+from edge_mnist.robustness import measure_robustness
 from edge_mnist.timing import measure_latencies, one_image
 from edge_mnist.training.checkpoint import (
     Checkpoint,
@@ -113,7 +114,13 @@ def export(
     files = {one.name: one.predictor.model.content for one in built}
     files[REFERENCE_NAME] = make_reference(checkpoint, built)
     files[CHECKPOINT_NAME] = pack_checkpoint(dataclasses.replace(checkpoint, state={}))
-    files[CARD_NAME] = write_card(checkpoint, dataset, models).encode()
+    robustness = measure_robustness(
+        [one.predictor for one in built],
+        dataset.test_images,
+        dataset.test_labels,
+        as_pictures=False,
+    )
+    files[CARD_NAME] = write_card(checkpoint, dataset, models, robustness).encode()
     files[MANIFEST_NAME] = make_manifest(checkpoint, dataset, models, files, command)
     write_files(folder, files)
     epoch, epochs = checkpoint.epoch, checkpoint.recipe.epochs
