@@ -175,6 +175,8 @@ def test_change_of_shape_keeps_range_and_moves_every_image_differently(digits: D
 
 def test_recipes_refuse_unknown_keys() -> None:
     assert parse_recipe(SHORT.to_json()) == SHORT
+    assert parse_recipe(SHORT.to_short_json()) == SHORT
+    assert len(SHORT.to_short_json()) < len(SHORT.to_json()) / 3
     text = json.dumps(json.loads(SHORT.to_json()) | {"surprise": 1})
     with pytest.raises(ModelError, match="surprise"):
         parse_recipe(text)

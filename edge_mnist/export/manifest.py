@@ -43,7 +43,7 @@ def describe_model(checkpoint: Checkpoint, dataset: Dataset, quantization: str) 
         "contract": CONTRACT_VERSION,
         "class_names": json.dumps(checkpoint.class_names),
         "network": checkpoint.recipe.network,
-        "recipe": checkpoint.recipe.to_json(),
+        "recipe": checkpoint.recipe.to_short_json(),
         "epoch": str(checkpoint.epoch),
         "weights_sha256": checkpoint.weights_sha256,
         "dataset": dataset.name,

@@ -74,6 +74,12 @@ class Recipe:
         """Return the recipe as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
 
+    def to_short_json(self) -> str:
+        """Return what is not as usual, as JSON: in a small model file every number counts."""
+        usual = dataclasses.asdict(Recipe(name=""))
+        mine = dataclasses.asdict(self)
+        return json.dumps({key: value for key, value in mine.items() if value != usual[key]})
+
 
 MAX_INT8 = "max/model.int8.onnx"  # twice as fast as float32, with the same answers
 # What people's own pictures need beyond the test set: any pen, any tone, and no digit at all.
@@ -127,7 +133,7 @@ def find_recipe(name: str | None = None, **changes: str | int | float | None) ->
 
 
 def parse_recipe(text: str) -> Recipe:
-    """Read a recipe back from its JSON.
+    """Read a recipe back from its JSON, whole or short.
 
     Raises:
         ModelError: Not JSON, or it has keys that this version does not know.
