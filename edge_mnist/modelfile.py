@@ -82,8 +82,7 @@ def find_model(name: str | os.PathLike[str] | None = None) -> Path:
     """
     named = name or os.environ.get("EDGE_MNIST_MODEL")
     if named:
-        path = Path(named)
-        path = path if path.exists() else shipped_folder() / path
+        path = _locate(named)
         if path.is_dir():  # the wheel holds only the int8 file of the largest model
             inside = [path / FLOAT32_NAME, path / INT8_NAME]
             path = next((one for one in inside if one.is_file()), inside[0])
@@ -105,9 +104,16 @@ def find_models(names: Sequence[Path] | None) -> list[Path]:
     """
     paths: list[Path] = []
     for name in names or [find_model().parent]:
-        inside = [name / FLOAT32_NAME, name / INT8_NAME] if name.is_dir() else []
+        folder = _locate(name)
+        inside = [folder / FLOAT32_NAME, folder / INT8_NAME] if folder.is_dir() else []
         paths += [path for path in inside if path.is_file()] or [find_model(name)]
     return paths
+
+
+def _locate(name: str | os.PathLike[str]) -> Path:
+    """Return a path as given if it exists, else the same below the shipped models."""
+    path = Path(name)
+    return path if path.exists() else shipped_folder() / path
 
 
 def shipped_folder() -> Path:

@@ -18,15 +18,16 @@ def test_readme_is_short_and_its_links_lead_somewhere() -> None:
 
 
 def test_readme_table_is_the_manifests() -> None:
-    manifest = json.loads((ROOT / "exports" / "manifest.json").read_text())
-    for name, model in manifest["models"].items():
-        (row,) = (line for line in README.splitlines() if line.startswith(f"| `{name}`"))
-        assert f"{manifest['files'][name]['size_bytes']:,}" in row
-        assert f"{model['accuracy'] * 100:.2f} %" in row
+    for name in ("", "nano/", "max/"):
+        manifest = json.loads((ROOT / "exports" / name / "manifest.json").read_text())
+        for file, model in manifest["models"].items():
+            (row,) = (line for line in README.splitlines() if line.startswith(f"| `{name}{file}`"))
+            assert f"{manifest['files'][file]['size_bytes']:,}" in row
+            assert f"{model['accuracy'] * 100:.2f} %" in row
 
 
 def test_every_option_the_readme_names_exists(edge_mnist: Command) -> None:
-    commands = {"train", "export", "validate", "predict", "doctor", "quickstart"}
+    commands = {"train", "export", "validate", "bench", "predict", "doctor", "quickstart"}
     helps = {name: edge_mnist(name, "--help").stdout for name in commands}
     for name, options in re.findall(r"edge-mnist (\w+)([^`\n|]*)", README):
         assert name in commands

@@ -9,44 +9,83 @@ from pathlib import Path
 
 import pytest
 
-from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME
+from edge_mnist.errors import ModelError
+from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
 from edge_mnist.predictor import Predictor
+from edge_mnist.robustness import measure_robustness
 from edge_mnist.training.data import Dataset
 from edge_mnist.validation import validate
 
 EXPORTS = Path(__file__).parents[1] / "exports"
+FOLDERS = {"default": EXPORTS, "nano": EXPORTS / "nano", "max": EXPORTS / "max"}
+# What each is for: least accuracy of float32 and most bytes of int8.
+PROMISES = {"default": (0.995, 60_000), "nano": (0.993, 12_288), "max": (0.9965, 4_000_000)}
+
+each_model = pytest.mark.parametrize("name", FOLDERS)
 
 
-def test_files_and_manifest_agree() -> None:
-    manifest = json.loads((EXPORTS / "manifest.json").read_text())
-    names = {path.name for path in EXPORTS.iterdir()} - {"manifest.json"}
+@each_model
+def test_files_and_manifest_agree(name: str) -> None:
+    folder = FOLDERS[name]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    names = {path.name for path in folder.iterdir() if path.is_file()} - {"manifest.json"}
     assert names == set(manifest["files"])
-    for name, about in manifest["files"].items():
-        content = (EXPORTS / name).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == about["sha256"], name
+    for file, about in manifest["files"].items():
+        content = (folder / file).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == about["sha256"], file
         assert len(content) == about["size_bytes"]
-    for name, about in manifest["models"].items():
-        info = Predictor(EXPORTS / name).info
+    for file, about in manifest["models"].items():
+        info = Predictor(folder / file).info
         assert float(info.metadata["accuracy"]) == about["accuracy"]
-        assert f"{about['accuracy']:.2%}" in (EXPORTS / "README.md").read_text()
+        assert f"{about['accuracy']:.2%}" in (folder / "README.md").read_text()
+    assert manifest["recipe"]["name"] == name
     assert manifest["command"].startswith("edge-mnist export")
     assert "dirty" not in manifest["commit"]
 
 
-def test_self_test() -> None:
-    assert validate([EXPORTS / FLOAT32_NAME, EXPORTS / INT8_NAME], dataset=None).passed
+@each_model
+def test_self_test(name: str) -> None:
+    folder = FOLDERS[name]
+    assert validate([folder / FLOAT32_NAME, folder / INT8_NAME], dataset=None).passed
 
 
-def test_the_whole_gate_on_mnist(mnist: Dataset) -> None:
-    report = validate([EXPORTS / FLOAT32_NAME, EXPORTS / INT8_NAME], dataset=mnist)
+@each_model
+def test_the_whole_gate_on_mnist(mnist: Dataset, name: str) -> None:
+    folder = FOLDERS[name]
+    least, most_bytes = PROMISES[name]
+    report = validate([folder / FLOAT32_NAME, folder / INT8_NAME], dataset=mnist)
     assert report.passed
-    manifest = json.loads((EXPORTS / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
     for model in report.models:
         assert model.accuracy is not None
-        assert model.accuracy.accuracy == pytest.approx(
-            manifest["models"][Path(model.path).name]["accuracy"], abs=1e-4
-        )
-        assert model.accuracy.accuracy >= 0.995
+        told = manifest["models"][Path(model.path).name]["accuracy"]
+        assert model.accuracy.accuracy == pytest.approx(told, abs=1e-4)
+        assert model.accuracy.accuracy >= least
+    int8 = report.models[1]
+    assert int8.size_bytes <= most_bytes
+    assert int8.against_float32 is not None
+    assert int8.against_float32.labels_changed is not None
+    assert int8.against_float32.labels_changed <= 10  # 99.9 % of the test set alike
+    assert int8.against_float32.accuracy_lost is not None
+    assert int8.against_float32.accuracy_lost <= 0.0005
+
+
+def test_default_bears_worse_pictures(mnist: Dataset) -> None:
+    predictors = [Predictor(EXPORTS / FLOAT32_NAME), Predictor(EXPORTS / INT8_NAME)]
+    for found in measure_robustness(
+        predictors, mnist.test_images, mnist.test_labels, as_pictures=False
+    ):
+        assert found.images_mean > 0.95
+        assert min(found.images.values()) > 0.8
+
+
+def test_released_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_model("nano") == EXPORTS / "nano" / FLOAT32_NAME
+    assert find_model("max/model.int8.onnx") == EXPORTS / "max" / INT8_NAME
+    (tmp_path / "nano").mkdir()
+    with pytest.raises(ModelError):  # what the user has comes first
+        find_model("nano")
 
 
 @pytest.fixture(scope="module")
