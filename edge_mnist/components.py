@@ -1,11 +1,13 @@
 """Connected parts of a mask, with numpy alone."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+Grey = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ class Components:
         np.maximum.at(right, self.labels, self.ends)
         return top, bottom, left, right
 
+    def number_pixels(self) -> NDArray[np.intp]:
+        """Return each pixel's component, shape (H, W); -1 outside of all."""
+        numbers = np.full(self.shape, -1)
+        runs = zip(self.rows.tolist(), self.starts.tolist(), self.ends.tolist(), strict=True)
+        for (row, start, end), label in zip(runs, self.labels.tolist(), strict=True):
+            numbers[row, start:end] = label
+        return numbers
+
     def mask_of(self, keep: Mask) -> Mask:
         """Return the mask of some components; ``keep`` has one entry for each."""
         height, width = self.shape
@@ -56,6 +66,13 @@ class Components:
         change[self.rows[kept], self.starts[kept]] += 1
         change[self.rows[kept], self.ends[kept]] -= 1
         return np.cumsum(change, axis=1, dtype=np.int8)[:, :width] > 0
+
+
+def join_components(components: Components, groups: NDArray[np.intp]) -> Components:
+    """Return the same runs with every component replaced by its group's number, 0 .. n - 1."""
+    names, numbers = np.unique(groups, return_inverse=True)
+    labels = numbers.reshape(-1)[components.labels]
+    return dataclasses.replace(components, labels=labels, n=len(names))
 
 
 def find_components(mask: Mask) -> Components:

@@ -11,19 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from edge_mnist.components import Components, Mask, find_components
-from edge_mnist.morphology import close_gaps, open_along, spread
-
-Grey = NDArray[np.float32]
+from edge_mnist.choice import PHOTO_SIDE, choose_components
+from edge_mnist.components import Grey, Mask, find_components
+from edge_mnist.morphology import close_gaps, measure_thickness, open_along, spread
 
 WORK_PIXELS = 256 * 256  # a digit of 5 % of the height is still 13 pixels high
 WORK_SIDE, LEAST_SIDE = 2048, 3  # for long strips; one less wide than 3 pixels shows no digit
-PHOTO_SIDE = 100  # a smaller picture is a canvas: neither noise nor shadow to take away
 TINY_SIDE = 40
 SHEET_WINDOW = 0.14  # of the side; wider than a stroke, narrower than a shadow
 LEAST_CONTRAST = 10  # grey levels
 THINNEST_PX = 1.9  # of 20; MNIST's own pens are 2 to 4
-LEAST_STEEPNESS = 0.15  # of full ink, from one pixel to the next
 LEAST_SIZE = 5  # pixels of the working picture
 
 
@@ -64,8 +61,7 @@ def find_ink(grey: NDArray[np.uint8]) -> Ink | None:
     choice = choose_components(components, ink)
     if choice is None:
         return None
-    kept, has_more = choice
-    mask = components.mask_of(kept)
+    mask, has_more = choice
     amount = crop_ink(ink, mask)
     return None if max(amount.shape) < LEAST_SIZE else Ink(thicken(amount, mask), has_more)
 
@@ -130,7 +126,8 @@ def subtract_sheet(levels: Grey) -> Grey:
     if is_even or mean_side(levels) <= TINY_SIDE:
         return np.asarray(np.clip(sheet - levels, 0, None))
     local = close_gaps(levels, max(3, int(mean_side(levels) * SHEET_WINDOW)))
-    local = box_blur(local, max(1, int(mean_side(levels)) // 40))
+    # Smoother, but never lighter: else the edge of a hard shadow would look like a line of ink.
+    local = np.minimum(local, box_blur(local, max(1, int(mean_side(levels)) // 40)))
     # Light falls on ink and paper alike, so ink in shadow is measured against its own paper.
     return np.asarray(np.clip(local - levels, 0, None) * (200 / np.maximum(local, 40)))
 
@@ -162,44 +159,6 @@ def drop_lines(mask: Mask) -> Mask:
     return mask
 
 
-def choose_components(components: Components, ink: Grey) -> tuple[Mask, bool] | None:
-    """Choose the components of one digit.
-
-    Returns:
-        Which components belong to it, and whether another one of similar size does not. None if
-        there is nothing.
-    """
-    if not components.n:
-        return None
-    top, bottom, left, right = components.boxes()
-    size = np.maximum(bottom - top, right - left)
-    mass = components.sum_over(ink)
-    steepness = np.hypot(*np.gradient(ink)).astype(np.float32)
-    slope = components.sum_over(steepness)
-    touches = _count_touches(components)
-    dropped = _find_clutter(components, size, mass)
-    # Strokes have sharp edges, what is left of shadows has not; the middle is likelier.
-    score = np.where(dropped, 0, slope * size * np.where(touches > 0, 0.35, 1.0))
-    score *= _are_sharp(components, score, ink, steepness)
-    if score.max() <= 0:
-        return None
-    main = int(score.argmax())
-    apart_x = np.maximum(0, np.maximum(left - right[main], left[main] - right))
-    apart_y = np.maximum(0, np.maximum(top - bottom[main], top[main] - bottom))
-    gap = np.hypot(apart_x, apart_y) / size[main]
-    share = mass / mass[main]
-    near = (share >= 0.02) & (gap <= 0.12)
-    middling = (share >= 0.08) & (gap <= 0.3) & (touches <= touches[main])
-    tall = bottom - top
-    similar = ~dropped & (tall >= 0.6 * tall[main]) & (share >= 0.35) & (touches == 0)
-    level = np.minimum(bottom, bottom[main]) - np.maximum(top, top[main])
-    # A digit of its own, not a piece of this one.
-    beside = similar & (apart_x > 0.08 * size[main]) & (level > 0.6 * np.minimum(tall, tall[main]))
-    kept = ~dropped & ~beside & (near | middling)
-    kept[main] = True
-    return kept, bool((similar & ~kept).any())
-
-
 def crop_ink(ink: Grey, mask: Mask) -> Grey:
     """Cut out the chosen ink with its soft edges, full ink as 1."""
     reach = 5 if mean_side(ink) > PHOTO_SIDE else 3
@@ -213,13 +172,7 @@ def crop_ink(ink: Grey, mask: Mask) -> Grey:
 
 def thicken(amount: Grey, mask: Mask) -> Grey:
     """Make strokes that are too thin for 20 pixels as thick as a thin pen's in MNIST."""
-    inner = mask.copy()
-    inner[1:] &= mask[:-1]
-    inner[:-1] &= mask[1:]
-    inner[:, 1:] &= mask[:, :-1]
-    inner[:, :-1] &= mask[:, 1:]
-    outline = max(1, int(mask.sum()) - int(inner.sum()))
-    thickness = 2 * int(mask.sum()) / outline
+    thickness = measure_thickness(mask)
     long_side = max(amount.shape)
     missing = round(THINNEST_PX * long_side / 20 - thickness)
     if missing < 1:
@@ -227,74 +180,3 @@ def thicken(amount: Grey, mask: Mask) -> Grey:
     missing += missing % 2
     padded = np.pad(amount, missing // 2)
     return spread(spread(padded, missing + 1, 0), missing + 1, 1)
-
-
-def _find_clutter(
-    components: Components, size: NDArray[np.intp], mass: NDArray[np.float64]
-) -> Mask:
-    """Find lines across the sheet, printed boxes and, where there is more, dark sheet edges."""
-    top, bottom, left, right = components.boxes()
-    height, width = components.shape
-    tall, wide = bottom - top, right - left
-    side = (height * width) ** 0.5
-    line = (wide > 0.75 * width) & (tall < 0.1 * height)
-    line |= (tall > 0.75 * height) & (wide < 0.04 * width) & (side > PHOTO_SIDE)
-    edge = (wide > 0.5 * width) & (tall < 0.16 * height)
-    edge |= (tall > 0.5 * height) & (wide < 0.16 * width)
-    edge &= _count_touches(components) > 0
-    clutter = line | _find_boxes(components, size, mass)
-    if (~clutter & ~edge & (size > 0.04 * side)).any():
-        clutter |= edge
-    return clutter
-
-
-def _are_sharp(
-    components: Components, score: NDArray[np.float64], ink: Grey, steepness: Grey
-) -> Mask:
-    """Tell ink from what a shadow leaves at the border, where no sheet is seen beyond it.
-
-    Only the candidates in front are looked at, down to the first that is sharp.
-    """
-    sharp = np.ones(components.n, bool)
-    touches = _count_touches(components)
-    for one in np.argsort(-score)[:6]:
-        if touches[one]:
-            mask = components.mask_of(np.arange(components.n) == one)
-            sharp[one] = steepness[mask].max() > LEAST_STEEPNESS * ink[mask].max()
-        if sharp[one]:
-            break
-    return sharp
-
-
-def _find_boxes(components: Components, size: NDArray[np.intp], mass: NDArray[np.float64]) -> Mask:
-    """Find frames: large components with much ink inside that is not theirs."""
-    top, bottom, left, right = components.boxes()
-    boxes = np.zeros(components.n, bool)
-    for one in np.argsort(-size)[:6]:
-        inside = (top > top[one]) & (bottom < bottom[one])
-        inside &= (left > left[one]) & (right < right[one]) & (size > 0.25 * size[one])
-        if size[one] >= 12 and inside.any():
-            share_inside = mass[inside].max() / mass[one]
-            boxes[one] = share_inside > 0.45 or (share_inside > 0.1 and _is_hollow(components, one))
-    return boxes
-
-
-def _is_hollow(components: Components, one: int) -> bool:
-    """Tell whether nearly all of a component lies along the sides of its box."""
-    top, bottom, left, right = (int(sides[one]) for sides in components.boxes())
-    rim_y, rim_x = 0.12 * (bottom - top), 0.12 * (right - left)
-    mine = components.labels == one
-    rows, starts, ends = components.rows[mine], components.starts[mine], components.ends[mine]
-    in_left = np.clip(np.minimum(ends, left + rim_x) - starts, 0, None)
-    in_right = np.clip(ends - np.maximum(starts, right - rim_x), 0, None)
-    in_rows = (rows < top + rim_y) | (rows >= bottom - rim_y)
-    along = np.where(in_rows, ends - starts, in_left + in_right).sum()
-    return bool(along > 0.8 * (ends - starts).sum())
-
-
-def _count_touches(components: Components) -> NDArray[np.intp]:
-    """Count the sides of the picture that each component touches."""
-    top, bottom, left, right = components.boxes()
-    height, width = components.shape
-    sides = ((top == 0), (bottom == height), (left == 0), (right == width))
-    return np.asarray(np.sum(sides, axis=0))

@@ -29,3 +29,14 @@ def spread(values: Levels, window: int, axis: int) -> Levels:
         current = np.maximum(current[:-step], current[step:])
         size += step
     return np.moveaxis(current, 0, axis)
+
+
+def measure_thickness(mask: NDArray[np.bool_]) -> float:
+    """Return how thick the strokes of a mask are on average, in pixels."""
+    inner = mask.copy()
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    inner[:, 1:] &= mask[:, :-1]
+    inner[:, :-1] &= mask[:, 1:]
+    n_outline = max(1, int(mask.sum()) - int(inner.sum()))
+    return 2 * int(mask.sum()) / n_outline

@@ -240,6 +240,25 @@ def test_a_shadow_on_blank_paper_is_no_ink() -> None:
     assert read_picture(picture).reason == "blank"
 
 
+def test_a_digit_across_a_hard_shadow() -> None:
+    rows, columns = np.mgrid[:300, :300]
+    paper = np.where(columns + 0.3 * rows > 180, 120, 230).astype(np.float32)
+    paper += np.random.default_rng(0).normal(0, 2, paper.shape)
+    digit = np.asarray(draw_digit(6, np.random.default_rng(1)).resize((150, 150)), np.float32)
+    paper[80:230, 90:240] *= 0.15 + 0.85 * digit / 255
+    found = read_picture(paper.astype(np.uint8)).image.astype(int)
+    difference = np.abs(found - read_picture(digit.astype(np.uint8)).image)
+    assert difference.mean() < 12
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_an_interrupted_stroke_is_one_digit(predictor: Predictor, digit: int) -> None:
+    sheet = np.asarray(draw_digit(digit, np.random.default_rng(2)).resize((320, 320))).copy()
+    for at in (0.35, 0.62):  # two cuts across, thinner than the pen
+        sheet[int(at * 320) : int(at * 320) + 7] = 255
+    assert predictor.predict(sheet).digit == digit
+
+
 def test_two_digits_are_more_than_one() -> None:
     sheet = Image.new("L", (330, 160), 255)
     for digit, left in ((3, 0), (8, 170)):
