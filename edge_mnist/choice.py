@@ -83,7 +83,9 @@ def _find_clutter(
     line |= (tall > 0.75 * height) & (wide < 0.04 * width) & (side > PHOTO_SIDE)
     edge = (wide > 0.5 * width) & (tall < 0.16 * height)
     edge |= (tall > 0.5 * height) & (wide < 0.16 * width)
-    edge &= _count_touches(components) > 0
+    touches = _count_touches(components)
+    edge &= touches > 0
+    line |= edge & (touches >= 2) & (side > PHOTO_SIDE)  # lies along a side, into a corner
     clutter = line | _find_boxes(components, size, mass)
     if (~clutter & ~edge & (size > 0.04 * side)).any():
         clutter |= edge
