@@ -12,7 +12,7 @@ import numpy as np
 from edge_mnist.errors import ModelError
 from edge_mnist.machine import processor_name
 from edge_mnist.modelfile import FLOAT32_NAME, find_models
-from edge_mnist.subjects import Subject, open_model, open_other, open_torch
+from edge_mnist.subjects import Subject, Variant, open_model, open_other, open_torch
 from edge_mnist.timing import Latency, measure_latencies, time_in_turns
 
 SCHEMA_VERSION = 1
@@ -34,23 +34,17 @@ print(peak)
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Variant):
     """What was measured of one variant.
 
     Attributes:
+        latency: Of one image.
         images_per_s: Throughput by batch size, the median of some runs.
         session_start_ms: Opening the file in a running process, median.
         process_start_ms: From nothing to the first answer in a new process, median.
         peak_memory_mb: Most memory that such a process had resident, in 1e6 bytes, median.
     """
 
-    name: str
-    path: str
-    runtime: str
-    provider: str
-    size_bytes: int
-    accuracy: float | None
-    quantization: str | None
     latency: Latency
     images_per_s: dict[int, float]
     session_start_ms: float
@@ -113,13 +107,7 @@ def run_benchmark(
     cold = measure_cold_starts(subjects)
     measured = tuple(
         Measured(
-            name=one.name,
-            path=one.path,
-            runtime=one.runtime,
-            provider=one.provider,
-            size_bytes=one.size_bytes,
-            accuracy=one.accuracy,
-            quantization=one.quantization,
+            **one.about,
             latency=latencies[one.name],
             images_per_s={
                 size: round(found[one.name])

@@ -1,7 +1,7 @@
 """What a benchmark measures: our model files, any other image classifier's, and PyTorch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ NUMPY_TYPES = {
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One variant to measure.
+class Variant:
+    """What is known of something before it is measured.
 
     Attributes:
         name: Short, and different from the others' names.
@@ -35,10 +35,6 @@ class Subject:
         accuracy: What the file says it reads right of its test set, a fraction; None if it does
             not say.
         quantization: ``none``, or how it was quantised; None if the file does not say.
-        run: Classifies a batch, as many images as it is told to.
-        open_anew: Opens the file once more; for timing.
-        cold_code: Python code that opens the file and classifies one image, in a new process.
-        fixed_batch: The only batch size it takes; None if any.
     """
 
     name: str
@@ -48,10 +44,28 @@ class Subject:
     size_bytes: int
     accuracy: float | None
     quantization: str | None
+
+
+@dataclass(frozen=True)
+class Subject(Variant):
+    """A variant that is open, ready to be measured.
+
+    Attributes:
+        run: Classifies a batch, as many images as it is told to.
+        open_anew: Opens the file once more; for timing.
+        cold_code: Python code that opens the file and classifies one image, in a new process.
+        fixed_batch: The only batch size it takes; None if any.
+    """
+
     run: Callable[[int], object]
     open_anew: Callable[[], object]
     cold_code: str
     fixed_batch: int | None = None
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is known of it, by name of the attribute of ``Variant``."""
+        return {field.name: getattr(self, field.name) for field in fields(Variant)}
 
     def takes(self, batch_size: int) -> bool:
         """Tell whether it can run a batch of this size."""
