@@ -126,6 +126,8 @@ def start_run(trainer: Trainer, folder: Path) -> list[Epoch]:
         with output_errors(folder / name):
             (folder / name).unlink(missing_ok=True)
     environment = describe_environment(trainer.device)
+    if trainer.teacher:
+        environment["teacher_sha256"] = trainer.teacher.predictor.model.sha256
     write_atomically(folder / "environment.json", _to_json(environment))
     write_atomically(folder / RECIPE_NAME, _to_json(dataclasses.asdict(trainer.recipe)))
     return []
