@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from edge_mnist.export.golden import draw_digit
-from edge_mnist.ink import blur, is_ink_dark, shrink, subtract_sheet
-from edge_mnist.picture import read_picture
+from edge_mnist.picture.ink import blur, is_ink_dark, shrink, subtract_sheet
+from edge_mnist.picture.reading import read_picture
 
 HERE = Path(__file__).parent
 Grey = NDArray[np.float32]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    from edge_mnist.benchmark import BenchReport
+    from edge_mnist.bench.benchmark import BenchReport
     from edge_mnist.training.loop import Epoch
 
 # Okabe and Ito's palette: told apart by the colour-blind, and in grey print.

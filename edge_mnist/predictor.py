@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.decoding import Picture
 from edge_mnist.errors import PictureError, UsageError
 from edge_mnist.machine import count_cores
 from edge_mnist.modelfile import ModelFile, check_contract, find_model, read_model
-from edge_mnist.picture import Sight, read_picture
+from edge_mnist.picture.decoding import Picture
+from edge_mnist.picture.reading import Sight, read_picture
 from edge_mnist.session import open_session, provider_of, run_session
 
 if TYPE_CHECKING:

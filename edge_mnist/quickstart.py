@@ -17,7 +17,7 @@ from edge_mnist.training.data import Dataset, load_dataset, named_folder
 from edge_mnist.training.loop import Progress
 from edge_mnist.training.recipe import find_recipe
 from edge_mnist.training.run import RunResult, train
-from edge_mnist.validation import ValidationReport, validate
+from edge_mnist.validation.validate import ValidationReport, validate
 
 N_SHOWN = 60
 DRAWN_DIGIT = 7

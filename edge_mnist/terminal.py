@@ -10,14 +10,14 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from edge_mnist.benchmark import BenchReport
+    from edge_mnist.bench.benchmark import BenchReport
+    from edge_mnist.bench.regression import Regression
     from edge_mnist.export.release import ExportResult
     from edge_mnist.quickstart import QuickstartResult
-    from edge_mnist.regression import Regression
-    from edge_mnist.robustness import Robustness
     from edge_mnist.training.loop import Progress as TrainingProgress
     from edge_mnist.training.run import RunResult
-    from edge_mnist.validation import Float32Comparison, ModelReport, ValidationReport
+    from edge_mnist.validation.robustness import Robustness
+    from edge_mnist.validation.validate import Float32Comparison, ModelReport, ValidationReport
 
 OUT = Console(highlight=False, soft_wrap=True)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)

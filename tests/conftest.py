@@ -13,11 +13,11 @@ from PIL import Image
 
 from edge_mnist.export.golden import draw_digit
 from edge_mnist.export.release import export
-from edge_mnist.gate import Limits
 from edge_mnist.modelfile import CHECKPOINT_NAME
 from edge_mnist.training.data import Dataset, load_dataset
 from edge_mnist.training.recipe import find_recipe
 from edge_mnist.training.run import train
+from edge_mnist.validation.gate import Limits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 # Small batches gain nothing from a second thread, and lose a lot to it where the cores are shared.

@@ -8,11 +8,11 @@ import pytest
 from conftest import Command
 from onnx import TensorProto, helper
 
-from edge_mnist.benchmark import BenchReport, Measured, recommend, run_benchmark
+from edge_mnist.bench.benchmark import BenchReport, Measured, recommend, run_benchmark
+from edge_mnist.bench.regression import compare_reports, parse_share, to_json
+from edge_mnist.bench.timing import Latency, time_in_turns
 from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME
-from edge_mnist.regression import compare_reports, parse_share, to_json
-from edge_mnist.timing import Latency, time_in_turns
 
 SHIPPED = Path(__file__).parents[1] / "exports"
 

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from edge_mnist.decoding import MAX_BYTES
 from edge_mnist.errors import PictureError
 from edge_mnist.export.golden import draw_digit
-from edge_mnist.picture import read_picture
+from edge_mnist.picture.decoding import MAX_BYTES
+from edge_mnist.picture.reading import read_picture
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.data import Dataset
 

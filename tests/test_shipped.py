@@ -12,9 +12,9 @@ import pytest
 from edge_mnist.errors import ModelError
 from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
 from edge_mnist.predictor import Predictor
-from edge_mnist.robustness import measure_robustness
 from edge_mnist.training.data import Dataset
-from edge_mnist.validation import validate
+from edge_mnist.validation.robustness import measure_robustness
+from edge_mnist.validation.validate import validate
 
 EXPORTS = Path(__file__).parents[1] / "exports"
 FOLDERS = {"default": EXPORTS, "nano": EXPORTS / "nano", "max": EXPORTS / "max"}

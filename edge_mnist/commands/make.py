@@ -83,10 +83,10 @@ def export(
     need("onnx", "edge-mnist[train]")
     from edge_mnist import terminal
     from edge_mnist.export.release import export
-    from edge_mnist.gate import Limits
     from edge_mnist.training.checkpoint import load_checkpoint
     from edge_mnist.training.data import load_dataset
     from edge_mnist.training.run import find_checkpoint
+    from edge_mnist.validation.gate import Limits
 
     path = find_checkpoint(checkpoint)
     result = export(

@@ -40,9 +40,9 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Put model files through the gate; exit 1 if one misses a limit."""
-    from edge_mnist.gate import Limits
     from edge_mnist.modelfile import find_models
-    from edge_mnist.validation import load_test_data, validate
+    from edge_mnist.validation.gate import Limits
+    from edge_mnist.validation.validate import load_test_data, validate
 
     paths = find_models(models)
     dataset = None if self_test else load_test_data(paths, data_dir=data_dir, offline=offline)
@@ -83,9 +83,9 @@ def bench(
     """Measure latency, throughput, start, memory and bytes; say which file to use here."""
     if plot:
         need("matplotlib", "edge-mnist[train]")
-    from edge_mnist import regression
     from edge_mnist.atomic import write_atomically
-    from edge_mnist.benchmark import run_benchmark
+    from edge_mnist.bench import regression
+    from edge_mnist.bench.benchmark import run_benchmark
 
     base = regression.read_report(compare) if compare else None
     share = regression.parse_share(max_regression)

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from edge_mnist.bench.timing import Latency
 from edge_mnist.export.golden import draw_golden_images, hash_images
 from edge_mnist.machine import processor_name
 from edge_mnist.modelfile import CONTRACT_VERSION, INT8_NAME
-from edge_mnist.robustness import Robustness
-from edge_mnist.timing import Latency
 from edge_mnist.training.checkpoint import Checkpoint
 from edge_mnist.training.data import Dataset
+from edge_mnist.validation.robustness import Robustness
 
 MANIFEST_VERSION = 1
 LICENSE = "MIT"
@@ -204,9 +204,9 @@ Classes, in order: {class_names}. The batch is free from 1 up.
 
 ## Worse pictures
 
-Accuracy on the first 1,000 test images, made worse in fifteen ways (`edge_mnist.corruptions`, in
-the manner of MNIST-C). `edge-mnist validate --robustness` measures it again, and what is left of it
-when each is taken for a picture and brought to MNIST's form first.
+Accuracy on the first 1,000 test images, made worse in fifteen ways in the manner of MNIST-C
+(`edge_mnist.validation.corruptions`). `edge-mnist validate --robustness` measures it again, and
+what is left of it when each is taken for a picture and brought to MNIST's form first.
 
 {robustness}
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from edge_mnist.atomic import make_folder, output_errors, write_atomically
+from edge_mnist.bench.timing import measure_latencies, one_image
 from edge_mnist.errors import GateError, ModelError, OutputError
 from edge_mnist.export.golden import draw_golden_images
 from edge_mnist.export.graph import attach_contract, export_body
@@ -21,13 +22,6 @@ from edge_mnist.export.manifest import (
     write_card,
 )
 from edge_mnist.export.quantize import Quantization, choose_calibration, quantize_body
-from edge_mnist.gate import (
-    Check,
-    Limits,
-    check_accuracy_lost,
-    check_batchmates,
-    check_parity,
-)
 from edge_mnist.modelfile import (
     CARD_NAME,
     CHECKPOINT_NAME,
@@ -38,9 +32,6 @@ from edge_mnist.modelfile import (
     ModelFile,
 )
 from edge_mnist.predictor import Predictor
-from edge_mnist.reference import Reference
-from edge_mnist.robustness import measure_robustness
-from edge_mnist.timing import measure_latencies, one_image
 from edge_mnist.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -49,7 +40,16 @@ from edge_mnist.training.checkpoint import (
 )
 from edge_mnist.training.data import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
-from edge_mnist.validation import Accuracy, measure_accuracy
+from edge_mnist.validation.gate import (
+    Check,
+    Limits,
+    check_accuracy_lost,
+    check_batchmates,
+    check_parity,
+)
+from edge_mnist.validation.reference import Reference
+from edge_mnist.validation.robustness import measure_robustness
+from edge_mnist.validation.validate import Accuracy, measure_accuracy
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.atomic import make_folder
 from edge_mnist.errors import DataError, MissingPackageError, UsageError
-from edge_mnist.picture import frame_ink
+from edge_mnist.picture.reading import frame_ink
 
 DATASETS = ("mnist", "digits")
 DIGIT_LABELS = tuple("0123456789")

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.errors import UsageError
 from edge_mnist.predictor import Predictor
-from edge_mnist.reference import Reference
+from edge_mnist.validation.reference import Reference
 
 BATCH_SIZES = (1, 2, 7, 64, 1000)
 BATCHMATE_ATOL = 1e-4  # kernels may add in another order in another batch

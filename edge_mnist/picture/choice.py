@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.components import Components, Grey, Mask, find_components, join_components
-from edge_mnist.morphology import measure_thickness, spread
+from edge_mnist.picture.components import Components, Grey, Mask, find_components, join_components
+from edge_mnist.picture.morphology import measure_thickness, spread
 
 PHOTO_SIDE = 100  # a smaller picture is a canvas: neither noise nor shadow to take away
 LEAST_STEEPNESS = 0.15  # of full ink, from one pixel to the next

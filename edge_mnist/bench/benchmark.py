@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_mnist.bench.subjects import Subject, Variant, open_model, open_other, open_torch
+from edge_mnist.bench.timing import Latency, measure_latencies, time_in_turns
 from edge_mnist.errors import ModelError
 from edge_mnist.machine import processor_name
 from edge_mnist.modelfile import FLOAT32_NAME, find_models
-from edge_mnist.subjects import Subject, Variant, open_model, open_other, open_torch
-from edge_mnist.timing import Latency, measure_latencies, time_in_turns
 
 SCHEMA_VERSION = 1
 BATCH_SIZES = (1, 8, 64, 256)

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.corruptions import corrupt
-from edge_mnist.picture import Sight, read_picture
+from edge_mnist.picture.reading import Sight, read_picture
 from edge_mnist.predictor import Predictor
+from edge_mnist.validation.corruptions import corrupt
 
 N_IMAGES = 1000  # of the test set; all fifteen kinds, read as pictures too, take half a minute
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """Accuracy under each corruption, as fractions; see ``edge_mnist.corruptions``.
+    """Accuracy under each corruption, as fractions; see ``edge_mnist.validation.corruptions``.
 
     Attributes:
         n_images: Test images, each corrupted in every way.

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_mnist.decoding import Picture, to_grey
-from edge_mnist.ink import find_ink
+from edge_mnist.picture.decoding import Picture, to_grey
+from edge_mnist.picture.ink import find_ink
 
 SIDE_PX = 28
 BOX_PX = 20  # MNIST: "size normalized to fit in a 20x20 pixel box"

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from edge_mnist.choice import PHOTO_SIDE, choose_components
-from edge_mnist.components import Grey, Mask, find_components
-from edge_mnist.morphology import close_gaps, measure_thickness, open_along, spread
+from edge_mnist.picture.choice import PHOTO_SIDE, choose_components
+from edge_mnist.picture.components import Grey, Mask, find_components
+from edge_mnist.picture.morphology import close_gaps, measure_thickness, open_along, spread
 
 WORK_PIXELS = 256 * 256  # a digit of 5 % of the height is still 13 pixels high
 WORK_SIDE, LEAST_SIDE = 2048, 3  # for long strips; one less wide than 3 pixels shows no digit

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mnist.benchmark import SCHEMA_VERSION, BenchReport, Measured
+from edge_mnist.bench.benchmark import SCHEMA_VERSION, BenchReport, Measured
 from edge_mnist.errors import UsageError
 
 

@@ -1,0 +1,1 @@
+"""Measuring model files side by side; needs neither torch nor data."""

@@ -1,0 +1,1 @@
+"""From any picture to what the model eats: numpy and Pillow only."""
