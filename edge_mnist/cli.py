@@ -4,10 +4,10 @@ Heavy imports stand inside the command that needs them, so that ``--help`` and `
 quick.
 """
 
-from edge_mnist.commands import make, measure, use  # each puts its commands into the app
+from edge_mnist.commands import make, measure, tell, use  # each puts its commands into the app
 from edge_mnist.commands.app import app
 
-__all__ = ["main", "make", "measure", "use"]
+__all__ = ["main", "make", "measure", "tell", "use"]
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge_mnist.bench.regression import Regression
     from edge_mnist.export.release import ExportResult
     from edge_mnist.quickstart import QuickstartResult
+    from edge_mnist.training.catalogue import NetworkEntry, RecipeEntry
     from edge_mnist.training.loop import Progress as TrainingProgress
     from edge_mnist.training.run import RunResult
     from edge_mnist.validation.robustness import Robustness
@@ -208,6 +209,35 @@ def _throughput_table(report: "BenchReport") -> Table:
 
 def _providers(report: "BenchReport") -> str:
     return ", ".join(sorted({one.provider for one in report.models}))
+
+
+def print_networks(entries: "Sequence[NetworkEntry]") -> None:
+    """Print a table of networks."""
+    table = Table("network", box=None, pad_edge=False)
+    for column in ("weights", "multiply-adds"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for entry in entries:
+        table.add_row(entry.name, f"{entry.n_weights:,}", f"{entry.n_multiply_adds:,}", entry.about)
+    OUT.print(table)
+
+
+def print_recipes(entries: "Sequence[RecipeEntry]") -> None:
+    """Print a table of recipes."""
+    table = Table("recipe", "network", "data set", box=None, pad_edge=False)
+    for column in ("epochs", "weights", "multiply-adds", "released model"):
+        table.add_column(column, justify="right")
+    for entry in entries:
+        table.add_row(
+            entry.name,
+            entry.network,
+            entry.dataset,
+            str(entry.epochs),
+            f"{entry.n_weights:,}",
+            f"{entry.n_multiply_adds:,}",
+            "-" if entry.accuracy is None else f"{entry.accuracy:.2%}",
+        )
+    OUT.print(table)
 
 
 def print_quickstart(result: "QuickstartResult") -> None:

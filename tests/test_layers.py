@@ -32,6 +32,7 @@ LEVELS = {
     "training.teacher": 5,
     "training.outliers": 4,
     "predictor": 4,
+    "training.catalogue": 5,
     "training.checkpoint": 5,
     "plots": 4,
     "bench.timing": 1,
@@ -59,6 +60,7 @@ LEVELS = {
     "commands.app": 1,
     "commands.make": 12,
     "commands.measure": 12,
+    "commands.tell": 12,
     "commands.use": 12,
     "cli": 13,
 }

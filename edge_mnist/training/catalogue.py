@@ -1,0 +1,106 @@
+"""What there is to train: networks and recipes, with their sizes and what they reached."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_mnist.errors import ModelError
+from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, check_contract, read_model, shipped_folder
+from edge_mnist.training.networks import NETWORKS, make_network
+from edge_mnist.training.recipe import RECIPES
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """One network: its size for ten classes.
+
+    Attributes:
+        name: As a recipe names it.
+        about: What it is for.
+        n_weights: Numbers that training decides.
+        n_multiply_adds: Multiplications of weights, for one image.
+    """
+
+    name: str
+    about: str
+    n_weights: int
+    n_multiply_adds: int
+
+
+@dataclass(frozen=True)
+class RecipeEntry:
+    """One recipe. ``accuracy`` is that of the model released from it, a fraction, or None."""
+
+    name: str
+    network: str
+    dataset: str
+    epochs: int
+    n_weights: int
+    n_multiply_adds: int
+    accuracy: float | None
+
+
+def list_networks() -> list[NetworkEntry]:
+    """List every network."""
+    return [_describe_network(name) for name in NETWORKS]
+
+
+def list_recipes() -> list[RecipeEntry]:
+    """List every recipe."""
+    networks = {entry.name: entry for entry in list_networks()}
+    released = dict(_read_released())
+    return [
+        RecipeEntry(
+            name=name,
+            network=recipe.network,
+            dataset=recipe.dataset,
+            epochs=recipe.epochs,
+            n_weights=networks[recipe.network].n_weights,
+            n_multiply_adds=networks[recipe.network].n_multiply_adds,
+            accuracy=released.get(name),
+        )
+        for name, recipe in RECIPES.items()
+    ]
+
+
+def _describe_network(name: str) -> NetworkEntry:
+    network = make_network(name)
+    about = (NETWORKS[name].__doc__ or "").splitlines()[0].removeprefix("Return ")
+    n_weights = sum(weight.numel() for weight in network.parameters())
+    return NetworkEntry(name, about, n_weights, count_multiply_adds(network))
+
+
+def count_multiply_adds(network: nn.Module) -> int:
+    """Count the multiplications of weights that one image takes, by running it."""
+    counts: list[int] = []
+
+    def count(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        places = prod(output.shape[2:])  # 1 for a dense layer
+        counts.append(weight.numel() * places)
+
+    layers = [part for part in network.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.inference_mode():
+        network.eval()(torch.zeros(1, 1, 28, 28))
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)
+
+
+def _read_released() -> Iterator[tuple[str, float]]:
+    """Yield the recipe and the accuracy of every released model, as its file says."""
+    for part in ("", "nano", "max"):
+        for file in (FLOAT32_NAME, INT8_NAME):  # the wheel holds one of max's two
+            try:
+                metadata = check_contract(read_model(shipped_folder() / part / file)).metadata
+            except ModelError:
+                continue
+            yield json.loads(metadata["recipe"])["name"], float(metadata["accuracy"])
+            break

@@ -1,0 +1,40 @@
+import json
+from pathlib import Path
+
+from conftest import Command
+from torch import nn
+
+from edge_mnist.training.catalogue import count_multiply_adds, list_networks, list_recipes
+from edge_mnist.training.networks import NETWORKS, conv_block
+from edge_mnist.training.recipe import RECIPES
+
+SHIPPED = Path(__file__).parents[1] / "exports"
+
+
+def test_multiply_adds_are_counted_by_hand() -> None:
+    network = nn.Sequential(*conv_block(1, 4, stride=2), nn.Flatten(), nn.Linear(4 * 13 * 13, 10))
+    assert count_multiply_adds(network) == 4 * 9 * 13 * 13 + 4 * 13 * 13 * 10
+
+
+def test_everything_is_listed() -> None:
+    assert [entry.name for entry in list_networks()] == list(NETWORKS)
+    assert [entry.name for entry in list_recipes()] == list(RECIPES)
+    reached = {entry.name: entry.accuracy for entry in list_recipes()}
+    for name, folder in {"default": "", "nano": "nano", "max": "max"}.items():
+        manifest = json.loads((SHIPPED / folder / "manifest.json").read_text())
+        assert reached[name] == manifest["models"]["model.onnx"]["accuracy"]
+
+
+def test_commands_that_tell(edge_mnist: Command) -> None:
+    for command in ("models", "recipes"):
+        done = edge_mnist(command)
+        assert done.returncode == 0, done.stderr
+        assert "weights" in done.stdout
+        assert len(json.loads(edge_mnist(command, "--json").stdout)) >= 3
+    done = edge_mnist("info", SHIPPED / "model.int8.onnx")
+    assert done.returncode == 0, done.stderr
+    assert "rejection_threshold" in done.stdout
+    found = json.loads(edge_mnist("info", SHIPPED / "model.int8.onnx", "--json").stdout)
+    assert found["metadata"]["class_names"] == list("0123456789")
+    assert found["size_bytes"] == (SHIPPED / "model.int8.onnx").stat().st_size
+    assert edge_mnist("info", "nothing.onnx").returncode == 3
