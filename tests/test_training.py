@@ -22,7 +22,7 @@ from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_c
 from edge_mnist.training.data import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.outliers import draw_outliers
-from edge_mnist.training.recipe import RECIPES, find_recipe, parse_recipe
+from edge_mnist.training.recipe import RECIPES, find_recipe, parse_changes, parse_recipe
 from edge_mnist.training.run import plan_run, train
 from edge_mnist.training.tone import KINDS, change_tone
 
@@ -307,6 +307,25 @@ def test_a_missing_teacher_is_named(digits: Dataset, tmp_path: Path) -> None:
     recipe = dataclasses.replace(SHORT, teacher="nobody.onnx")
     with pytest.raises(ModelError, match=r"nobody\.onnx.*--teacher none"):
         train(recipe, digits, folder=tmp_path)
+
+
+def test_any_number_of_a_recipe_can_be_set() -> None:
+    texts = ["learning_rate=0.01", "epochs=3", "network=nano", "bfloat16=true"]
+    changes = parse_changes(texts)
+    assert changes == {"learning_rate": 0.01, "epochs": 3, "network": "nano", "bfloat16": True}
+    assert find_recipe("fast", **changes).learning_rate == 0.01
+    for wrong in ("speed=3", "epochs=many", "bfloat16=1", "name=other", "epochs"):
+        with pytest.raises(UsageError, match=f"--set {wrong}"):
+            parse_changes([wrong])
+
+
+def test_set_on_the_command_line(edge_mnist: Command, tmp_path: Path) -> None:
+    command = ("train", "--dataset", "digits", "--epochs", 1, "--out", "run", "-q")
+    assert edge_mnist(*command, "--set", "learning_rat=1").returncode == 2
+    done = edge_mnist(*command, "--set", "network=nano", "--set", "tone_share=0")
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert (recipe["network"], recipe["tone_share"], recipe["epochs"]) == ("nano", 0.0, 1)
 
 
 def test_recipe_names_are_theirs() -> None:

@@ -27,6 +27,10 @@ def train(
     teacher: Annotated[
         str | None, typer.Option(help="Model file to learn from too, or none. [default: recipe's]")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE for any number of the recipe; repeat."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
     resume: Annotated[
@@ -43,10 +47,12 @@ def train(
     from edge_mnist import terminal
     from edge_mnist.training.data import load_dataset
     from edge_mnist.training.loop import pick_device
+    from edge_mnist.training.recipe import parse_changes
     from edge_mnist.training.run import plan_run, train
 
     teacher = "" if teacher == "none" else teacher
-    changes = {"dataset": dataset, "epochs": epochs, "seed": seed, "teacher": teacher}
+    named = {"dataset": dataset, "epochs": epochs, "seed": seed, "teacher": teacher}
+    changes = {**named, **parse_changes(settings or ())}
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
     with terminal.training_bar(quiet=quiet) as report:
         result = train(

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from edge_mnist.errors import ModelError, UsageError
@@ -127,7 +128,7 @@ RECIPES = {
 }
 
 
-def find_recipe(name: str | None = None, **changes: str | int | float | None) -> Recipe:
+def find_recipe(name: str | None = None, **changes: str | int | float | bool | None) -> Recipe:
     """Return a preset with some numbers changed; a change to None is no change.
 
     Args:
@@ -148,6 +149,34 @@ def find_recipe(name: str | None = None, **changes: str | int | float | None) ->
     if not 0 <= recipe.seed < 2**31:
         raise UsageError(f"seed {recipe.seed}: must be 0 or more, and less than 2**31")
     return recipe
+
+
+def parse_changes(settings: Sequence[str]) -> dict[str, str | int | float | bool]:
+    """Read changes to a recipe from ``KEY=VALUE`` texts, each value by its attribute's type.
+
+    Raises:
+        UsageError: A key is no attribute of a recipe, or its value is of another type.
+    """
+    types = {field.name: type(getattr(RECIPES["default"], field.name)) for field in fields(Recipe)}
+    changes: dict[str, str | int | float | bool] = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in types or key == "name":
+            known = ", ".join(name for name in types if name != "name")
+            raise UsageError(f"--set {setting}: a recipe has no {key!r}; there are: {known}")
+        changes[key] = _parse_value(setting, value, types[key])
+    return changes
+
+
+def _parse_value(setting: str, value: str, kind: type) -> str | int | float | bool:
+    if kind is bool:
+        if value.lower() not in ("true", "false"):
+            raise UsageError(f"--set {setting}: want true or false")
+        return value.lower() == "true"
+    try:
+        return kind(value)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise UsageError(f"--set {setting}: want {kind.__name__}") from error
 
 
 def parse_recipe(text: str) -> Recipe:

@@ -44,7 +44,7 @@ class RunResult:
 
 def plan_run(
     recipe_name: str | None,
-    changes: Mapping[str, str | int | None],
+    changes: Mapping[str, str | int | float | bool | None],
     *,
     folder: Path | None,
     resume: bool,
