@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edge_mnist.training.data import Dataset, load_dataset
+from edge_mnist.training.data import load_dataset
+from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.recipe import find_recipe
 from edge_mnist.training.run import train
 

@@ -1,18 +1,14 @@
 """From paths to answers: one item for each picture, in order, whatever is wrong with some."""
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from edge_mnist.picture.finding import find_pictures
 from edge_mnist.predictor import Prediction, Predictor
 
-SUFFIXES = frozenset(
-    f".{name}"
-    for name in ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm")
-)
 STDIN = "-"
 
 
@@ -109,16 +105,3 @@ def expand_paths(
                 yield path, "no pictures in this folder"
             else:
                 yield from ((one, None) for one in itertools.chain([first], pictures))
-
-
-def find_pictures(folder: str) -> Iterator[str]:
-    """Yield the pictures below a folder by their suffix, in order; links are not followed."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return  # a folder that may not be read holds no pictures for us
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from find_pictures(entry.path)
-        elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in SUFFIXES:
-            yield entry.path

@@ -29,6 +29,14 @@ def say(text: str) -> None:
     ERR.print(text, markup=False)
 
 
+def warn_of_skipped(skipped: "Sequence[str]") -> None:
+    """Name every picture of a data set that could not be read, and count them."""
+    for line in skipped:
+        say(f"skipped {line}")
+    if skipped:
+        say(f"{len(skipped)} pictures skipped")
+
+
 @contextlib.contextmanager
 def training_bar(*, quiet: bool) -> Iterator[Callable[["TrainingProgress"], None]]:
     """Show a training's progress on stderr: a bar on a terminal, a line an epoch elsewhere."""

@@ -16,7 +16,8 @@ from conftest import Command
 
 from edge_mnist.errors import DataError
 from edge_mnist.training import data
-from edge_mnist.training.data import Dataset, load_dataset, split_stratified
+from edge_mnist.training.data import load_dataset
+from edge_mnist.training.dataset import Dataset, split_stratified
 
 
 def given_files() -> list[Path]:

@@ -14,7 +14,7 @@ from edge_mnist.export.golden import draw_digit
 from edge_mnist.picture.decoding import MAX_BYTES
 from edge_mnist.picture.reading import read_picture
 from edge_mnist.predictor import Predictor
-from edge_mnist.training.data import Dataset
+from edge_mnist.training.dataset import Dataset
 
 
 @pytest.fixture(scope="module")

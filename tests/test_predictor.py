@@ -20,7 +20,7 @@ from edge_mnist.export.golden import draw_digit
 from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
 from edge_mnist.predictor import READ_AHEAD, Predictor
 from edge_mnist.session import run_bound
-from edge_mnist.training.data import Dataset
+from edge_mnist.training.dataset import Dataset
 
 SHIPPED = Path(__file__).parents[1] / "exports"
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import Command
 
 from edge_mnist.predictor import Predictor
-from edge_mnist.training.data import Dataset
+from edge_mnist.training.dataset import Dataset
 from edge_mnist.validation.corruptions import CORRUPTIONS, corrupt
 from edge_mnist.validation.robustness import measure_robustness
 

@@ -14,7 +14,7 @@ from edge_mnist.export.golden import draw_golden_images
 from edge_mnist.export.graph import attach_contract, export_body
 from edge_mnist.export.quantize import Quantization, quantize_body
 from edge_mnist.training.checkpoint import load_checkpoint, load_network
-from edge_mnist.training.data import Dataset
+from edge_mnist.training.dataset import Dataset
 
 SHIPPED = Path(__file__).parents[1] / "exports"
 INT8_FILES = sorted(SHIPPED.glob("**/model.int8.onnx"))

@@ -12,7 +12,7 @@ import pytest
 from edge_mnist.errors import ModelError
 from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
 from edge_mnist.predictor import Predictor
-from edge_mnist.training.data import Dataset
+from edge_mnist.training.dataset import Dataset
 from edge_mnist.validation.robustness import measure_robustness
 from edge_mnist.validation.validate import validate
 

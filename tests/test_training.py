@@ -19,7 +19,7 @@ from edge_mnist.modelfile import CHECKPOINT_NAME
 from edge_mnist.training import loop
 from edge_mnist.training.augment import change_shape
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
-from edge_mnist.training.data import Dataset, split_stratified
+from edge_mnist.training.dataset import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipe import RECIPES, find_recipe, parse_changes, parse_recipe

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.modelfile import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME, REFERENCE_NAME
-from edge_mnist.training.data import Dataset
+from edge_mnist.training.dataset import Dataset
 from edge_mnist.validation.gate import Check, Limits, check_accuracy_lost, compare_logits
 from edge_mnist.validation.validate import find_models, measure_calibration, validate
 

@@ -21,7 +21,9 @@ from edge_mnist.commands.app import (
 @app.command()
 def train(
     recipe: Annotated[str | None, typer.Option(help="Preset. [default: default]")] = None,
-    dataset: Annotated[str | None, typer.Option(help="mnist or digits.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="mnist, digits, or a folder with a folder for each class.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     teacher: Annotated[
@@ -54,10 +56,12 @@ def train(
     named = {"dataset": dataset, "epochs": epochs, "seed": seed, "teacher": teacher}
     changes = {**named, **parse_changes(settings or ())}
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
+    data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
+    terminal.warn_of_skipped(data.skipped)
     with terminal.training_bar(quiet=quiet) as report:
         result = train(
             plan,
-            load_dataset(plan.dataset, data_dir=data_dir, offline=offline),
+            data,
             folder=folder,
             device=pick_device(device),
             resume=resume,

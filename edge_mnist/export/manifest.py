@@ -16,7 +16,7 @@ from edge_mnist.export.golden import draw_golden_images, hash_images
 from edge_mnist.machine import processor_name
 from edge_mnist.modelfile import CONTRACT_VERSION, INT8_NAME
 from edge_mnist.training.checkpoint import Checkpoint
-from edge_mnist.training.data import Dataset
+from edge_mnist.training.dataset import Dataset
 from edge_mnist.validation.robustness import Robustness
 
 MANIFEST_VERSION = 1

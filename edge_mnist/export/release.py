@@ -38,7 +38,7 @@ from edge_mnist.training.checkpoint import (
     load_network,
     pack_checkpoint,
 )
-from edge_mnist.training.data import Dataset, split_stratified
+from edge_mnist.training.dataset import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.validation.gate import (
     Check,

@@ -11,7 +11,6 @@ import socket
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,11 @@ from numpy.typing import NDArray
 from edge_mnist.atomic import make_folder
 from edge_mnist.errors import DataError, MissingPackageError, UsageError
 from edge_mnist.picture.reading import frame_ink
+from edge_mnist.training.dataset import Dataset, split_stratified
+from edge_mnist.training.folder import load_folder
 
 DATASETS = ("mnist", "digits")
 DIGIT_LABELS = tuple("0123456789")
-SPLIT_SEED = 20_041_998  # one split for all seeds, so that runs are comparable
 
 # MD5 of the published gzip file, as in torchvision's loader; SHA-256 of its content.
 MNIST_FILES = {
@@ -46,35 +46,6 @@ MNIST_FILES = {
 }
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Images and labels: official training part and test part.
-
-    Attributes:
-        name: ``mnist`` or ``digits``.
-        class_names: What each label means, for people.
-        train_images: Shape (N, 28, 28), uint8, 0 = background, 255 = full ink.
-        train_labels: Shape (N,), int64.
-        test_images: Like ``train_images``.
-        test_labels: Like ``train_labels``.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.int64]
-
-    @property
-    def sha256(self) -> str:
-        """Hash over all images and labels, hexadecimal."""
-        digest = hashlib.sha256()
-        for part in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        return digest.hexdigest()
-
-
 def load_dataset(
     name: str,
     *,
@@ -82,10 +53,10 @@ def load_dataset(
     offline: bool = False,
     timeout_s: float = 300.0,
 ) -> Dataset:
-    """Load a data set by name, checksums verified.
+    """Load a data set by name, checksums verified, or a folder of one's own pictures.
 
     Args:
-        name: One of ``DATASETS``.
+        name: One of ``DATASETS``, or a folder with one folder of pictures for each class.
         data_dir: Folder with MNIST's four files, gzipped or not, flat or in ``MNIST/raw``.
             Without it EDGE_MNIST_DATA, then the cache, then the download.
         offline: Never download. EDGE_MNIST_OFFLINE=1 does the same.
@@ -97,8 +68,13 @@ def load_dataset(
     """
     if name == "digits":
         return load_digits()
+    if name != "mnist" and Path(name).is_dir():
+        return load_folder(Path(name))
     if name != "mnist":
-        raise UsageError(f"no data set named {name!r}; there are: {', '.join(DATASETS)}")
+        raise UsageError(
+            f"no data set named {name!r}; there are: {', '.join(DATASETS)}, and any folder with "
+            "a folder of pictures for each class"
+        )
     return read_mnist(find_mnist(data_dir, offline=offline, timeout_s=timeout_s))
 
 
@@ -252,24 +228,3 @@ def load_digits() -> Dataset:
     labels = bunch.target.astype(np.int64)
     train, test = split_stratified(labels, share=0.2)
     return Dataset("digits", DIGIT_LABELS, images[train], labels[train], images[test], labels[test])
-
-
-def split_stratified(
-    labels: NDArray[np.int64], *, share: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split row numbers in two, every class in proportion; the same split every time.
-
-    Args:
-        labels: True classes, shape (N,).
-        share: Share of the second part, 0..1.
-
-    Returns:
-        Row numbers of the two parts, each sorted.
-    """
-    from sklearn.model_selection import train_test_split
-
-    rows = np.arange(len(labels))
-    first, second = train_test_split(
-        rows, test_size=share, stratify=labels, random_state=SPLIT_SEED
-    )
-    return np.sort(first), np.sort(second)

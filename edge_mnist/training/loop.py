@@ -14,7 +14,7 @@ from edge_mnist.errors import ModelError, ProviderError, TrainingError
 from edge_mnist.machine import read_cpu_flags
 from edge_mnist.training.augment import change_shape
 from edge_mnist.training.checkpoint import Checkpoint
-from edge_mnist.training.data import Dataset, split_stratified
+from edge_mnist.training.dataset import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits, make_network, to_pixels
 from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipe import Recipe
@@ -105,7 +105,7 @@ class Trainer:
         self.batch_size = min(recipe.batch_size, len(self.images))
         self.steps = len(self.images) // self.batch_size
 
-        self.teacher = Teacher(recipe) if recipe.teacher else None
+        self.teacher = Teacher(recipe, dataset.class_names) if recipe.teacher else None
         torch.manual_seed(recipe.seed)
         # channels_last took 8 s an epoch where the default layout took 13 (2 cores, no GPU).
         # bfloat16 halved the time of ``max``; ``edge`` gained nothing.

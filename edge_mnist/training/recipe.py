@@ -15,7 +15,7 @@ class Recipe:
 
     Attributes:
         name: The preset this recipe started from.
-        dataset: Name of the data set, ``mnist`` or ``digits``.
+        dataset: ``mnist``, ``digits``, or a folder with a folder of pictures for each class.
         network: Name of the network in ``edge_mnist.training.networks``.
         seed: Seed of the initial weights, the order of the images and the augmentation.
         epochs: Passes over the training split; the weights after the last one are the result.
@@ -132,14 +132,14 @@ def find_recipe(name: str | None = None, **changes: str | int | float | bool | N
     """Return a preset with some numbers changed; a change to None is no change.
 
     Args:
-        name: Name of the preset. None takes the one named like the data set, if there is one,
-            else ``default``.
+        name: Name of the preset. None takes ``default`` for MNIST and ``digits``, made for few
+            images, for any other data set.
         changes: New values for attributes of the recipe.
 
     Raises:
         UsageError: There is no such preset, or a number is out of its range.
     """
-    name = name or str(changes.get("dataset") if changes.get("dataset") in RECIPES else "default")
+    name = name or ("default" if changes.get("dataset") in (None, "mnist") else "digits")
     if name not in RECIPES:
         raise UsageError(f"no recipe named {name!r}; there are: {', '.join(RECIPES)}")
     wanted: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}

@@ -15,7 +15,7 @@ from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.modelfile import CHECKPOINT_NAME
 from edge_mnist.plots import plot_curves
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
-from edge_mnist.training.data import Dataset
+from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.environment import describe_environment
 from edge_mnist.training.loop import Epoch, Progress, Trainer
 from edge_mnist.training.networks import compute_logits

@@ -17,11 +17,11 @@ class Teacher:
     is in the wheel.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, class_names: tuple[str, ...]) -> None:
         """Open the recipe's teacher.
 
         Raises:
-            ModelError: There is no such model.
+            ModelError: There is no such model, or it knows other classes.
         """
         try:
             self.predictor = Predictor(find_model(recipe.teacher), threads=torch.get_num_threads())
@@ -30,6 +30,8 @@ class Teacher:
                 f"recipe {recipe.name} learns from the model {recipe.teacher!r}: {error}; "
                 "name another with --teacher, or go without: --teacher none"
             ) from error
+        if self.predictor.info.class_names != class_names:
+            raise ModelError(f"the teacher {recipe.teacher!r} knows other classes; --teacher none")
         self.softness = recipe.teacher_softness
 
     def teach(self, pixels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from edge_mnist.modelfile import CHECKPOINT_NAME, REFERENCE_NAME
 from edge_mnist.predictor import Predictor
 
 if TYPE_CHECKING:
-    from edge_mnist.training.data import Dataset
+    from edge_mnist.training.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from edge_mnist.validation.reference import check_weights, find_reference
 from edge_mnist.validation.robustness import Robustness, measure_robustness
 
 if TYPE_CHECKING:
-    from edge_mnist.training.data import Dataset
+    from edge_mnist.training.dataset import Dataset
 
 SCHEMA_VERSION = 1
 

@@ -1,0 +1,61 @@
+"""A data set: images and labels in two parts, and how a part is split off."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLIT_SEED = 20_041_998  # one split for all seeds, so that runs are comparable
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels: official training part and test part.
+
+    Attributes:
+        name: ``mnist``, ``digits``, or a folder's path.
+        class_names: What each label means, for people.
+        train_images: Shape (N, 28, 28), uint8, 0 = background, 255 = full ink.
+        train_labels: Shape (N,), int64.
+        test_images: Like ``train_images``.
+        test_labels: Like ``train_labels``.
+        skipped: Each picture that could not be read, and why.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Hash over all images and labels, hexadecimal."""
+        digest = hashlib.sha256()
+        for part in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+
+def split_stratified(
+    labels: NDArray[np.int64], *, share: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split row numbers in two, every class in proportion; the same split every time.
+
+    Args:
+        labels: True classes, shape (N,).
+        share: Share of the second part, 0..1.
+
+    Returns:
+        Row numbers of the two parts, each sorted.
+    """
+    from sklearn.model_selection import train_test_split
+
+    rows = np.arange(len(labels))
+    first, second = train_test_split(
+        rows, test_size=share, stratify=labels, random_state=SPLIT_SEED
+    )
+    return np.sort(first), np.sort(second)
