@@ -319,6 +319,12 @@ def test_any_number_of_a_recipe_can_be_set() -> None:
             parse_changes([wrong])
 
 
+def test_numbers_out_of_range_are_refused() -> None:
+    for changes in ({"epochs": 0}, {"seed": -1}, {"batch_size": 0}, {"tone_share": 1.5}):
+        with pytest.raises(UsageError, match="must be within"):
+            find_recipe("fast", **changes)  # type: ignore[arg-type]
+
+
 def test_set_on_the_command_line(edge_mnist: Command, tmp_path: Path) -> None:
     command = ("train", "--dataset", "digits", "--epochs", 1, "--out", "run", "-q")
     assert edge_mnist(*command, "--set", "learning_rat=1").returncode == 2

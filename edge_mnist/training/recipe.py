@@ -82,6 +82,21 @@ class Recipe:
         return json.dumps({key: value for key, value in mine.items() if value != usual[key]})
 
 
+RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 100_000),
+    "seed": (0, 2**31 - 1),
+    "batch_size": (2, 100_000),  # batch normalisation needs two
+    "warmup_share": (0.001, 0.999),
+    "label_smoothing": (0, 1),
+    "average_share": (0, 1),
+    "validation_share": (0.001, 0.9),
+    "wide_share": (0, 1),
+    "stroke_share": (0, 0.5),
+    "tone_share": (0, 1),
+    "outlier_share": (0, 1),
+    "teacher_share": (0, 1),
+    "teacher_softness": (0.01, 100),
+}
 MAX_INT8 = "max/model.int8.onnx"  # twice as fast as float32, with the same answers
 # Small networks lose more by large warps than they gain.
 _SMALL_WARPS: dict[str, Any] = {
@@ -144,10 +159,9 @@ def find_recipe(name: str | None = None, **changes: str | int | float | bool | N
         raise UsageError(f"no recipe named {name!r}; there are: {', '.join(RECIPES)}")
     wanted: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
     recipe = dataclasses.replace(RECIPES[name], **wanted)
-    if recipe.epochs < 1:
-        raise UsageError(f"{recipe.epochs} epochs: a training needs at least 1")
-    if not 0 <= recipe.seed < 2**31:
-        raise UsageError(f"seed {recipe.seed}: must be 0 or more, and less than 2**31")
+    for key, (low, high) in RANGES.items():
+        if not low <= getattr(recipe, key) <= high:
+            raise UsageError(f"{key} {getattr(recipe, key)}: must be within {low} .. {high}")
     return recipe
 
 
