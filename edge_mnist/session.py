@@ -114,7 +114,9 @@ def _options(threads: int) -> "onnxruntime.SessionOptions":
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = SILENT
-    # A net this small finishes before a spinning thread would help; spinning only burns a core.
+    # Measured (docs/results.md): one thread is as fast as two, two that spin burn a whole core
+    # between requests, and the arena gains nothing but keeps the memory of the largest batch.
+    options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 

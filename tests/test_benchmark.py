@@ -108,11 +108,16 @@ def test_int8_is_not_recommended_where_it_is_slower() -> None:
     found = recommend([float32, slow])
     assert found is not None
     assert found.name == "model.onnx"
-    assert "int8 is slower than float32 on this machine" in found.reasons[0]
+    assert "model.int8.onnx is slower than model.onnx on this machine, 1.50" in found.reasons[1]
     fast = dataclasses.replace(slow, latency=Latency(20, 20, 20, 1000))
     found = recommend([float32, fast])
     assert found is not None
     assert found.name == "model.int8.onnx"
+    assert len(found.reasons) == 1  # int8 of another network is nobody's slow sibling
+    other = measured("max/model.int8.onnx", 90, 9, 0.9966, path="max/m.onnx", quantization="int8")
+    found = recommend([float32, fast, other])
+    assert found is not None
+    assert not any("slower" in reason for reason in found.reasons)
 
 
 def test_a_wrong_model_is_not_recommended_however_fast() -> None:

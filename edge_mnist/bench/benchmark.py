@@ -184,8 +184,8 @@ def recommend(measured: Sequence[Measured]) -> Recommendation | None:
     fastest = min(one.latency.p50_us for one in accurate)
     fast = [one for one in accurate if one.latency.p50_us <= fastest * SAME_SPEED]
     choice = min(fast, key=lambda one: one.size_bytes)
-    others = [one for one in ours if one is not choice]
-    return Recommendation(choice.name, tuple(_compare_with(choice, one) for one in others))
+    reasons = [_compare_with(choice, one) for one in ours if one is not choice]
+    return Recommendation(choice.name, tuple(reasons + _list_slow_int8(ours)))
 
 
 def _compare_with(choice: Measured, other: Measured) -> str:
@@ -196,10 +196,19 @@ def _compare_with(choice: Measured, other: Measured) -> str:
     text = f"{other.name}: {speed}, {size}"
     if other.accuracy is not None and choice.accuracy is not None:
         text += f", {(other.accuracy - choice.accuracy) * 100:+.2f} points of accuracy"
-    is_int8 = other.quantization not in (None, "none")
-    if is_int8 and ratio > SAME_SPEED:
-        text += "; int8 is slower than float32 on this machine"
     return text
+
+
+def _list_slow_int8(ours: Sequence[Measured]) -> list[str]:
+    """Say which int8 files are slower here than the float32 files beside them."""
+    float32 = {Path(one.path).parent: one for one in ours if one.quantization == "none"}
+    beside = [(one, float32.get(Path(one.path).parent)) for one in ours]
+    return [
+        f"{one.name} is slower than {other.name} on this machine, "
+        f"{one.latency.p50_us / other.latency.p50_us:.2f} times: not recommended for speed"
+        for one, other in beside
+        if other and one.latency.p50_us > SAME_SPEED * other.latency.p50_us
+    ]
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
