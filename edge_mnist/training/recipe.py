@@ -129,7 +129,7 @@ RECIPES = {
             stroke_share=0.06,
         ),
         Recipe(name="max", network="max", epochs=40, stroke_share=0.12, bfloat16=True),
-        Recipe(name="fast"),
+        Recipe(name="fast", epochs=5),
         # 1,300 images make few steps in an epoch, and small batches make more of them.
         Recipe(
             name="digits",
