@@ -9,10 +9,16 @@ from conftest import LIMITS, Command
 from numpy.typing import NDArray
 
 from edge_mnist.errors import ModelError, UsageError
-from edge_mnist.modelfile import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME, REFERENCE_NAME
+from edge_mnist.modelfile import (
+    CHECKPOINT_NAME,
+    FLOAT32_NAME,
+    INT8_NAME,
+    REFERENCE_NAME,
+    find_models,
+)
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.validation.gate import Check, Limits, check_accuracy_lost, compare_logits
-from edge_mnist.validation.validate import find_models, measure_calibration, validate
+from edge_mnist.validation.validate import measure_calibration, validate
 
 
 def copy_exports(exports: Path, folder: Path, *names: str) -> Path:
