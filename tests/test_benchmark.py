@@ -93,6 +93,15 @@ def test_every_variant_is_measured(tmp_path: Path, exports: Path) -> None:
     assert found.recommendation.reasons
 
 
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    other = make_classifier(tmp_path / INT8_NAME)
+    found = run_benchmark([SHIPPED / INT8_NAME], against=[other], batch_sizes=(1,))
+    assert [one.name for one in found.models] == [
+        f"exports/{INT8_NAME}",
+        f"{tmp_path.name}/{INT8_NAME}",
+    ]
+
+
 def test_what_is_no_classifier(tmp_path: Path) -> None:
     two = make_classifier(tmp_path / "two.onnx", n_inputs=2)
     with pytest.raises(UsageError, match="no image classifier"):

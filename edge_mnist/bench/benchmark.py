@@ -22,13 +22,17 @@ SAME_SPEED = 1.05  # less of a difference is noise on most machines
 SAME_ACCURACY = 0.001
 
 REPORT_MEMORY = """
-import resource, sys
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import sys
 try:
     lines = open("/proc/self/status").read().splitlines()
-    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 except OSError:
-    peak //= 1024 if sys.platform == "darwin" else 1
+    try:
+        import resource
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024
+    except ImportError:
+        peak = 0
 print(peak)
 """
 
@@ -42,7 +46,8 @@ class Measured(Variant):
         images_per_s: Throughput by batch size, the median of some runs.
         session_start_ms: Opening the file in a running process, median.
         process_start_ms: From nothing to the first answer in a new process, median.
-        peak_memory_mb: Most memory that such a process had resident, in 1e6 bytes, median.
+        peak_memory_mb: Most memory that such a process had resident, in 1e6 bytes, median; 0 where
+            the system does not tell.
     """
 
     latency: Latency
@@ -132,17 +137,20 @@ def open_subjects(
 ) -> list[Subject]:
     """Open everything that is to be measured; see ``run_benchmark``."""
     paths = find_models(models)
-    names = _short_names(paths)
+    names = _short_names([*paths, *against])
     subjects = [
         open_model(path, provider=provider, threads=threads, name=name)
-        for path, name in zip(paths, names, strict=True)
+        for path, name in zip(paths, names, strict=False)
     ]
     if with_torch:
-        for path, name in zip(paths, names, strict=True):
+        for path, name in zip(paths, names, strict=False):
             if path.name == FLOAT32_NAME:
                 beside = open_torch(path, threads=threads, name=f"{name} in PyTorch")
                 subjects += [beside] if beside else []
-    return subjects + [open_other(path, provider=provider, threads=threads) for path in against]
+    return subjects + [
+        open_other(path, provider=provider, threads=threads, name=name)
+        for path, name in zip(against, names[len(paths) :], strict=True)
+    ]
 
 
 def measure_throughput(subjects: Sequence[Subject], batch_size: int) -> dict[str, float]:
@@ -161,7 +169,7 @@ def measure_cold_starts(subjects: Sequence[Subject]) -> dict[str, tuple[float, f
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         if done.returncode:
             raise ModelError(f"{one.path} fails in a new process: {done.stderr.strip()[-200:]}")
-        peaks[one.name].append(int(done.stdout.split()[-1]) * 1024)
+        peaks[one.name].append(int(done.stdout.split()[-1]))
 
     starts = {one.name: partial(start, one) for one in subjects}
     spent_s = time_in_turns(starts, rounds=STARTS, runs_per_round=1)

@@ -41,16 +41,17 @@ def compare_reports(
         raise UsageError(f"the base is no benchmark report of schema {SCHEMA_VERSION}")
     old = {one["name"]: one for one in base["models"]}
     shared = [one for one in now.models if one.name in old]
-    if not shared:
+    ours = [one for one in shared if one.quantization is not None]
+    if not ours:
         raise UsageError("the base report has none of these models")
-    yardsticks = [one for one in shared if one.quantization is None and one.runtime != "torch"]
+    others = [one for one in shared if one.quantization is None]
+    yardsticks = [one for one in others if one.runtime != "torch"]
     mood = 1.0
     if yardsticks:
         mood = yardsticks[0].latency.p50_us / old[yardsticks[0].name]["latency"]["p50_us"]
     return [
         found
-        for one in shared
-        if one not in yardsticks
+        for one in ours
         for found in _list_changes(old[one.name], one, mood)
         if found.ratio > 1 + max_regression
     ]

@@ -91,14 +91,14 @@ def open_model(path: Path, *, provider: str, threads: int, name: str) -> Subject
     )
 
 
-def open_other(path: Path, *, provider: str, threads: int) -> Subject:
+def open_other(path: Path, *, provider: str, threads: int, name: str) -> Subject:
     """Open anybody's image classifier; what it is fed follows from the input it declares.
 
     Raises:
         ModelError: It cannot be opened.
         UsageError: It has more than one input, or one that is no image.
     """
-    return _open_onnx(path, provider=provider, threads=threads, name=path.name)
+    return _open_onnx(path, provider=provider, threads=threads, name=name)
 
 
 def open_torch(path: Path, *, threads: int, name: str) -> Subject | None:
