@@ -17,22 +17,25 @@ from edge_mnist.commands.app import (
     print_json,
 )
 
+DatasetName = Annotated[
+    str | None, typer.Option(help="mnist, digits, or a folder with a folder for each class.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE for any number of the recipe; repeat."),
+]
+
 
 @app.command()
 def train(
     recipe: Annotated[str | None, typer.Option(help="Preset. [default: default]")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="mnist, digits, or a folder with a folder for each class.")
-    ] = None,
+    dataset: DatasetName = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     teacher: Annotated[
         str | None, typer.Option(help="Model file to learn from too, or none. [default: recipe's]")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="KEY=VALUE for any number of the recipe; repeat."),
-    ] = None,
+    settings: Settings = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
     resume: Annotated[
