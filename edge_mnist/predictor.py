@@ -144,7 +144,7 @@ class Predictor:
 
         Args:
             picture: A path, bytes, an open binary file, a PIL image or an array; see
-                ``picture.read_picture``.
+                ``picture.reading.read_picture``.
 
         Raises:
             PictureError: The picture cannot be read.

@@ -259,6 +259,18 @@ def test_an_interrupted_stroke_is_one_digit(predictor: Predictor, digit: int) ->
     assert predictor.predict(sheet).digit == digit
 
 
+def test_a_one_from_edge_to_edge_is_a_digit(predictor: Predictor) -> None:
+    sheet = np.full((240, 200), 255, np.uint8)
+    sheet[:, 92:108] = 20  # cut tight above and below, not at the sides
+    assert predictor.predict(sheet).digit == 1
+
+
+def test_a_dark_strip_in_the_corner_is_no_digit() -> None:
+    sheet = np.full((240, 200), 230, np.uint8)
+    sheet[:200, 188:] = 90
+    assert read_picture(sheet).reason == "blank"
+
+
 def test_two_digits_are_more_than_one() -> None:
     sheet = Image.new("L", (330, 160), 255)
     for digit, left in ((3, 0), (8, 170)):

@@ -83,9 +83,10 @@ def _find_clutter(
     line |= (tall > 0.75 * height) & (wide < 0.04 * width) & (side > PHOTO_SIDE)
     edge = (wide > 0.5 * width) & (tall < 0.16 * height)
     edge |= (tall > 0.5 * height) & (wide < 0.16 * width)
-    touches = _count_touches(components)
-    edge &= touches > 0
-    line |= edge & (touches >= 2) & (side > PHOTO_SIDE)  # lies along a side, into a corner
+    edge &= _count_touches(components) > 0
+    # Along a side and into a corner. A 1 that is cut tight reaches from edge to edge, too.
+    corner = ((left == 0) | (right == width)) & ((top == 0) | (bottom == height))
+    line |= edge & corner & (side > PHOTO_SIDE)
     clutter = line | _find_boxes(components, size, mass)
     if (~clutter & ~edge & (size > 0.04 * side)).any():
         clutter |= edge
