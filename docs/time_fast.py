@@ -18,7 +18,7 @@ from torch import nn
 
 from edge_mnist.training.data import load_dataset
 from edge_mnist.training.dataset import Dataset
-from edge_mnist.training.recipe import find_recipe
+from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import train
 
 

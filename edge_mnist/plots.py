@@ -51,6 +51,17 @@ def plot_curves(history: Sequence["Epoch"]) -> bytes:
     return _to_png(figure)
 
 
+def plot_folds(accuracies: Sequence[float]) -> bytes:
+    """Draw the accuracy of each fold; returns a PNG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(1, len(accuracies) + 1), accuracies, color=BLUE, marker="o", ls="")
+    axes.set(xlabel="fold", ylabel="validation accuracy")
+    return _to_png(figure)
+
+
 def plot_predictions(
     images: NDArray[np.uint8],
     predicted_names: Sequence[str],

@@ -16,7 +16,7 @@ from edge_mnist.predictor import Prediction, Predictor
 from edge_mnist.training.data import load_dataset, named_folder
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.loop import Progress
-from edge_mnist.training.recipe import find_recipe
+from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import RunResult, train
 from edge_mnist.validation.validate import ValidationReport, validate
 

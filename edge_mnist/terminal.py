@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edge_mnist.export.release import ExportResult
     from edge_mnist.quickstart import QuickstartResult
     from edge_mnist.training.catalogue import NetworkEntry, RecipeEntry
+    from edge_mnist.training.folds import FoldsResult
     from edge_mnist.training.loop import Progress as TrainingProgress
     from edge_mnist.training.run import RunResult
     from edge_mnist.validation.robustness import Robustness
@@ -53,7 +54,7 @@ def training_bar(*, quiet: bool) -> Iterator[Callable[["TrainingProgress"], None
                 done = (progress.epoch - 1) * progress.steps + progress.step
                 bar.update(
                     task,
-                    description=f"epoch {progress.epoch}/{progress.epochs}",
+                    description=_name_epoch(progress),
                     completed=done,
                     total=progress.epochs * progress.steps,
                     text=_describe(progress),
@@ -74,7 +75,37 @@ def _describe(progress: "TrainingProgress") -> str:
 
 def _print_epoch(progress: "TrainingProgress") -> None:
     if progress.step == progress.steps:
-        say(f"epoch {progress.epoch}/{progress.epochs}  {_describe(progress)}")
+        say(f"{_name_epoch(progress)}  {_describe(progress)}")
+
+
+def _name_epoch(progress: "TrainingProgress") -> str:
+    fold = f"fold {progress.fold}/{progress.folds}  " if progress.folds else ""
+    return f"{fold}epoch {progress.epoch}/{progress.epochs}"
+
+
+def print_training(result: "RunResult | FoldsResult") -> None:
+    """Print what one training or all folds measured."""
+    from edge_mnist.training.folds import FoldsResult
+
+    if isinstance(result, FoldsResult):
+        print_folds(result)
+    else:
+        print_run(result)
+
+
+def print_folds(result: "FoldsResult") -> None:
+    """Print a line for each fold, their mean and standard deviation, and what to type next."""
+    table = Table("fold", box=None, pad_edge=False)
+    for column in ("validation", "test", "seconds"):
+        table.add_column(column, justify="right")
+    for one in result.folds:
+        accuracies = (f"{one.validation_accuracy:.2%}", f"{one.test_accuracy:.2%}")
+        table.add_row(str(one.recipe.fold), *accuracies, f"{one.train_s:.0f}")
+    table.add_row("mean", f"{result.validation_mean:.2%}", f"{result.test_mean:.2%}")
+    table.add_row("std", f"{result.validation_std:.2%}", f"{result.test_std:.2%}")
+    OUT.print(f"{result.folder}: recipe {result.recipe.name}, {len(result.folds)} folds")
+    OUT.print(table)
+    say(f"next: edge-mnist export {result.folder}/fold-1 --quantize")
 
 
 def print_run(result: "RunResult") -> None:

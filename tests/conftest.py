@@ -16,7 +16,7 @@ from edge_mnist.export.release import export
 from edge_mnist.modelfile import CHECKPOINT_NAME
 from edge_mnist.training.data import load_dataset
 from edge_mnist.training.dataset import Dataset
-from edge_mnist.training.recipe import find_recipe
+from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import train
 from edge_mnist.validation.gate import Limits
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from edge_mnist.training.catalogue import count_multiply_adds, list_networks, list_recipes
 from edge_mnist.training.networks import NETWORKS, conv_block
-from edge_mnist.training.recipe import RECIPES
+from edge_mnist.training.recipes import RECIPES
 
 SHIPPED = Path(__file__).parents[1] / "exports"
 

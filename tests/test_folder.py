@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from edge_mnist.errors import DataError, ModelError
 from edge_mnist.training.data import load_dataset
 from edge_mnist.training.folder import load_folder
-from edge_mnist.training.recipe import find_recipe
+from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import train
 
 SIGNS = ("arrow", "cup", "gate", "wave")

@@ -20,10 +20,14 @@ from edge_mnist.training import loop
 from edge_mnist.training.augment import change_shape
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.dataset import Dataset, split_stratified
+from edge_mnist.training.device import pick_device
 from edge_mnist.training.networks import compute_logits
+from edge_mnist.training.optimizer import scale_rate
 from edge_mnist.training.outliers import draw_outliers
-from edge_mnist.training.recipe import RECIPES, find_recipe, parse_changes, parse_recipe
-from edge_mnist.training.run import plan_run, train
+from edge_mnist.training.plan import plan_run
+from edge_mnist.training.recipe import parse_changes, parse_recipe
+from edge_mnist.training.recipes import RECIPES, find_recipe
+from edge_mnist.training.run import train
 from edge_mnist.training.tone import KINDS, change_tone
 
 SHORT = find_recipe(dataset="digits", epochs=4)
@@ -118,9 +122,8 @@ def test_resume_without_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schedule = loop.learning_rate
     monkeypatch.setattr(
-        loop, "learning_rate", lambda recipe, done: schedule(recipe, done) if done < 0.6 else 1e38
+        loop, "scale_rate", lambda recipe, *, epoch, done: done if done < 0.6 else 1e38
     )
     with pytest.raises(TrainingError, match="not finite in epoch 3"):
         train(SHORT, digits, folder=tmp_path)
@@ -145,7 +148,10 @@ def test_temperature_improves_the_loss_and_is_folded_in(run_folder: Path, digits
 
 def test_learning_rate_rises_and_falls() -> None:
     recipe = RECIPES["default"]
-    rates = [loop.learning_rate(recipe, done) for done in np.linspace(0, 1, 101)]
+    rates = [
+        recipe.learning_rate * scale_rate(recipe, epoch=0, done=done)
+        for done in np.linspace(0, 1, 101)
+    ]
     assert max(rates) == pytest.approx(recipe.learning_rate)
     assert rates[0] == 0
     assert rates[-1] == pytest.approx(0, abs=1e-9)
@@ -212,8 +218,8 @@ def test_cuda_where_there_is_none() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(ProviderError, match="--device cuda"):
-        loop.pick_device("cuda")
-    assert loop.pick_device("auto").type == "cpu"
+        pick_device("cuda")
+    assert pick_device("auto").type == "cpu"
 
 
 @pytest.mark.gpu

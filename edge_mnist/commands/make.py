@@ -35,6 +35,9 @@ def train(
     teacher: Annotated[
         str | None, typer.Option(help="Model file to learn from too, or none. [default: recipe's]")
     ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate: train so many networks in turn.")
+    ] = None,
     settings: Settings = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
@@ -47,33 +50,28 @@ def train(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network; writes a run folder."""
+    """Train a network, or one for each fold; writes a run folder."""
     need("torch", "edge-mnist[train]")
     from edge_mnist import terminal
     from edge_mnist.training.data import load_dataset
-    from edge_mnist.training.loop import pick_device
+    from edge_mnist.training.device import pick_device
+    from edge_mnist.training.folds import train_plan
+    from edge_mnist.training.plan import plan_run
     from edge_mnist.training.recipe import parse_changes
-    from edge_mnist.training.run import plan_run, train
 
-    teacher = "" if teacher == "none" else teacher
-    named = {"dataset": dataset, "epochs": epochs, "seed": seed, "teacher": teacher}
+    named = {"dataset": dataset, "epochs": epochs, "seed": seed, "folds": folds}
+    named["teacher"] = "" if teacher == "none" else teacher
     changes = {**named, **parse_changes(settings or ())}
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
     data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
     terminal.warn_of_skipped(data.skipped)
     with terminal.training_bar(quiet=quiet) as report:
-        result = train(
-            plan,
-            data,
-            folder=folder,
-            device=pick_device(device),
-            resume=resume,
-            report=report,
-        )
+        where = pick_device(device)
+        result = train_plan(plan, data, folder=folder, device=where, resume=resume, report=report)
     if as_json:
         print_json(dataclasses.asdict(result))
     else:
-        terminal.print_run(result)
+        terminal.print_training(result)
 
 
 @app.command()
@@ -98,7 +96,7 @@ def export(
     from edge_mnist.export.release import export
     from edge_mnist.training.checkpoint import load_checkpoint
     from edge_mnist.training.data import load_dataset
-    from edge_mnist.training.run import find_checkpoint
+    from edge_mnist.training.plan import find_checkpoint
     from edge_mnist.validation.gate import Limits
 
     path = find_checkpoint(checkpoint)

@@ -38,8 +38,9 @@ from edge_mnist.training.checkpoint import (
     load_network,
     pack_checkpoint,
 )
-from edge_mnist.training.dataset import Dataset, split_stratified
+from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.networks import compute_logits
+from edge_mnist.training.split import split_training
 from edge_mnist.validation.gate import (
     Check,
     Limits,
@@ -159,7 +160,7 @@ def build_int8(
         GateError: It misses a limit.
     """
     settings = Quantization()
-    rows, _ = split_stratified(dataset.train_labels, share=checkpoint.recipe.validation_share)
+    rows, _ = split_training(dataset.train_labels, checkpoint.recipe)
     calibration = choose_calibration(dataset.train_images[rows], settings)
     int8_body = quantize_body(body, calibration, settings)
     quantization = json.dumps(dataclasses.asdict(settings))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from edge_mnist.errors import ModelError
 from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, check_contract, read_model, shipped_folder
 from edge_mnist.training.networks import NETWORKS, make_network
-from edge_mnist.training.recipe import RECIPES
+from edge_mnist.training.recipe import Recipe
+from edge_mnist.training.recipes import RECIPES
 
 
 @dataclass(frozen=True)
@@ -52,27 +53,32 @@ def list_networks() -> list[NetworkEntry]:
 
 def list_recipes() -> list[RecipeEntry]:
     """List every recipe."""
-    networks = {entry.name: entry for entry in list_networks()}
     released = dict(_read_released())
-    return [
-        RecipeEntry(
-            name=name,
-            network=recipe.network,
-            dataset=recipe.dataset,
-            epochs=recipe.epochs,
-            n_weights=networks[recipe.network].n_weights,
-            n_multiply_adds=networks[recipe.network].n_multiply_adds,
-            accuracy=released.get(name),
-        )
-        for name, recipe in RECIPES.items()
-    ]
+    return [_describe_recipe(recipe, released.get(name)) for name, recipe in RECIPES.items()]
 
 
 def _describe_network(name: str) -> NetworkEntry:
-    network = make_network(name)
-    about = (NETWORKS[name].__doc__ or "").splitlines()[0].removeprefix("Return ")
-    n_weights = sum(weight.numel() for weight in network.parameters())
-    return NetworkEntry(name, about, n_weights, count_multiply_adds(network))
+    network = make_network(Recipe(name="", network=name))
+    about = (NETWORKS[name].__doc__ or "").splitlines()[0].removeprefix("Return ").rstrip(".")
+    return NetworkEntry(name, about, count_weights(network), count_multiply_adds(network))
+
+
+def _describe_recipe(recipe: Recipe, accuracy: float | None) -> RecipeEntry:
+    network = make_network(recipe)
+    return RecipeEntry(
+        name=recipe.name,
+        network=recipe.network,
+        dataset=recipe.dataset,
+        epochs=recipe.epochs,
+        n_weights=count_weights(network),
+        n_multiply_adds=count_multiply_adds(network),
+        accuracy=accuracy,
+    )
+
+
+def count_weights(network: nn.Module) -> int:
+    """Count the numbers that training decides."""
+    return sum(weight.numel() for weight in network.parameters())
 
 
 def count_multiply_adds(network: nn.Module) -> int:

@@ -113,7 +113,7 @@ def load_network(checkpoint: Checkpoint) -> nn.Module:
     Raises:
         ModelError: The weights are not those of the network that the recipe names.
     """
-    network = make_network(checkpoint.recipe.network, len(checkpoint.class_names))
+    network = make_network(checkpoint.recipe, len(checkpoint.class_names))
     try:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:

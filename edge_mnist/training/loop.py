@@ -8,17 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from edge_mnist.errors import ModelError, ProviderError, TrainingError
-from edge_mnist.machine import read_cpu_flags
+from edge_mnist.errors import ModelError, TrainingError
 from edge_mnist.training.augment import change_shape
 from edge_mnist.training.checkpoint import Checkpoint
-from edge_mnist.training.dataset import Dataset, split_stratified
+from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.device import has_bfloat16
 from edge_mnist.training.networks import compute_logits, make_network, to_pixels
+from edge_mnist.training.optimizer import make_optimizer, scale_rate
 from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipe import Recipe
+from edge_mnist.training.split import split_training
 from edge_mnist.training.teacher import Teacher
+from edge_mnist.training.temperature import fit_temperature
 from edge_mnist.training.tone import change_tone
 
 REJECTED_SHARE = 0.002  # of the validation images, all of which are good ones
@@ -32,6 +36,7 @@ class Progress:
     """Where a training stands; reported every few steps.
 
     ``validation_accuracy`` is that of the last whole epoch, a fraction; None before the first.
+    ``fold`` is the running one of ``folds``, both 0 where there are none.
     """
 
     epoch: int
@@ -42,47 +47,33 @@ class Progress:
     validation_accuracy: float | None
     images_per_s: float
     left_s: float
+    fold: int = 0
+    folds: int = 0
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch did: one line of the history."""
+    """What one epoch did: one line of the history.
+
+    Attributes:
+        epoch: Its number, from 1.
+        loss: Mean over the changed training images, as they came.
+        accuracy: Share of those that were answered as taught.
+        validation_loss: Of the averaged weights, after the epoch.
+        validation_accuracy: Likewise.
+        learning_rate: In the last step.
+        train_s: Seconds without the validation.
+        images_per_s: In those seconds.
+    """
 
     epoch: int
     loss: float
+    accuracy: float
     validation_loss: float
     validation_accuracy: float
     learning_rate: float
     train_s: float
     images_per_s: float
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the torch device for ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        ProviderError: CUDA was asked for and does not run here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ProviderError("--device cuda: torch finds no usable CUDA device on this machine")
-    return torch.device(name)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether the device multiplies in bfloat16; processors that do not imitate it, slowly."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool({"avx512_bf16", "amx_bf16"} & read_cpu_flags())
-
-
-def learning_rate(recipe: Recipe, done: float) -> float:
-    """Return the one-cycle schedule's value when a share ``done`` of all steps is behind."""
-    if done < recipe.warmup_share:
-        return recipe.learning_rate * done / recipe.warmup_share
-    cooled = (done - recipe.warmup_share) / (1 - recipe.warmup_share)
-    return recipe.learning_rate * (1 + math.cos(math.pi * cooled)) / 2
 
 
 class Trainer:
@@ -93,7 +84,7 @@ class Trainer:
         self.recipe, self.device, self.epoch = recipe, device, 0
         self.steps_done = 0
         self.class_names = dataset.class_names
-        train, validation = split_stratified(dataset.train_labels, share=recipe.validation_share)
+        train, validation = split_training(dataset.train_labels, recipe)
         self.images = torch.from_numpy(dataset.train_images[train]).to(device)  # (N, 28, 28) uint8
         self.labels = torch.from_numpy(dataset.train_labels[train]).to(device)  # (N,)
         self.validation_images = dataset.train_images[validation]
@@ -110,14 +101,17 @@ class Trainer:
         # channels_last took 8 s an epoch where the default layout took 13 (2 cores, no GPU).
         # bfloat16 halved the time of ``max``; ``edge`` gained nothing.
         self.use_bfloat16 = recipe.bfloat16 and has_bfloat16(device)
-        self.network = make_network(recipe.network, len(self.class_names)).to(device)
+        self.network = make_network(recipe, len(self.class_names)).to(device)
         self.network.to(memory_format=torch.channels_last)
         self.average = AveragedModel(
             self.network, multi_avg_fn=self._average_weights, use_buffers=True
         )
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        self.optimizer = make_optimizer(recipe, self.network.parameters())
+        self.plateau: ReduceLROnPlateau | None = None
+        if recipe.schedule == "plateau":
+            self.plateau = ReduceLROnPlateau(
+                self.optimizer, factor=recipe.drop_factor, patience=recipe.patience_epochs
+            )
 
     def run_epoch(self, report: Callable[[int, float, float], None]) -> Epoch:
         """Train for one epoch, then measure the averaged weights on the validation split.
@@ -129,21 +123,25 @@ class Trainer:
             TrainingError: The loss is not a finite number.
         """
         start = time.perf_counter()
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros(2, device=self.device)  # of losses, and of images answered as taught
         self.network.train()
         for step, (pixels, targets) in enumerate(self.draw_batches(), start=1):
             total += self.take_step(step, pixels, targets)
             if step % REPORT_STEPS == 0 or step == self.steps:
-                report(step, self._mean_loss(total, step), time.perf_counter() - start)
+                report(step, self._mean_loss(total[0], step), time.perf_counter() - start)
         train_s = time.perf_counter() - start
+        learning_rate = self.optimizer.param_groups[0]["lr"]
         self.epoch += 1
         validation_loss, validation_accuracy = self.evaluate()
+        if self.plateau:
+            self.plateau.step(validation_loss)
         return Epoch(
             epoch=self.epoch,
-            loss=float(total) / self.steps,
+            loss=float(total[0]) / self.steps,
+            accuracy=float(total[1]) / (self.steps * self.batch_size),
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=learning_rate,
             train_s=train_s,
             images_per_s=self.steps * self.batch_size / train_s,
         )
@@ -155,19 +153,28 @@ class Trainer:
         """
         seed = self.recipe.seed * 1_000_003 + self.epoch
         generator = torch.Generator(self.device).manual_seed(seed)
-        order = torch.randperm(len(self.images), generator=generator, device=self.device)
-        for rows in torch.split(order, self.batch_size)[: self.steps]:
+        for rows in torch.split(self.draw_order(generator), self.batch_size)[: self.steps]:
             pixels = to_pixels(self.images[rows])  # (B, 1, 28, 28)
             if self.n_outliers:
                 picks = torch.randint(
                     len(self.outliers), (self.n_outliers,), generator=generator, device=self.device
                 )
                 pixels = torch.cat([pixels, to_pixels(self.outliers[picks])])
-            pixels = change_shape(pixels, self.recipe, generator)
+            if self.recipe.augment:
+                pixels = change_shape(pixels, self.recipe, generator)
             targets = self.draw_targets(pixels[: len(rows)], self.labels[rows])
-            if self.recipe.tone_share:  # the teacher has seen the clean image
+            if (
+                self.recipe.augment and self.recipe.tone_share
+            ):  # the teacher has seen the clean image
                 pixels = change_tone(pixels, self.recipe.tone_share, generator)
             yield pixels, targets
+
+    def draw_order(self, generator: torch.Generator) -> Tensor:
+        """Return the rows of one epoch: each once, or drawn so that classes come equally often."""
+        if not self.recipe.oversample:
+            return torch.randperm(len(self.images), generator=generator, device=self.device)
+        rarity = 1 / torch.bincount(self.labels).float()[self.labels]  # (N,)
+        return torch.multinomial(rarity, len(rarity), replacement=True, generator=generator)
 
     def draw_targets(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Return the probabilities to learn, shape (N, classes): smoothed labels, and a teacher's.
@@ -182,10 +189,12 @@ class Trainer:
         return torch.lerp(smooth, self.teacher.teach(pixels), self.recipe.teacher_share)
 
     def take_step(self, step: int, pixels: Tensor, targets: Tensor) -> Tensor:
-        """Do one optimizer step and return its loss."""
+        """Do one optimizer step; return its loss and how many images it answered as taught."""
         self.steps_done = self.epoch * self.steps + step
-        done = self.steps_done / (self.recipe.epochs * self.steps)
-        self.optimizer.param_groups[0]["lr"] = learning_rate(self.recipe, done)
+        if not self.plateau:
+            done = self.steps_done / (self.recipe.epochs * self.steps)
+            scale = scale_rate(self.recipe, epoch=self.epoch, done=done)
+            self.optimizer.param_groups[0]["lr"] = self.recipe.learning_rate * scale
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
             logits = self.network(pixels.contiguous(memory_format=torch.channels_last)).float()
         loss = nn.functional.cross_entropy(logits[: len(targets)], targets)
@@ -196,7 +205,8 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.average.update_parameters(self.network)
-        return loss.detach()
+        correct = logits[: len(targets)].argmax(dim=1) == targets.argmax(dim=1)
+        return torch.stack([loss.detach(), correct.sum().float()])
 
     def evaluate(self) -> tuple[float, float]:
         """Return loss and accuracy of the averaged weights on the validation split."""
@@ -227,7 +237,12 @@ class Trainer:
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         state["average.n_averaged"] = self.average.n_averaged
         for row, entries in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{row}.{name}": value for name, value in entries.items()}
+            kept = {name: value for name, value in entries.items() if value is not None}
+            state |= {f"optimizer.{row}.{name}": value for name, value in kept.items()}
+        if self.plateau:
+            rate = self.optimizer.param_groups[0]["lr"]
+            so_far = [self.plateau.best, self.plateau.num_bad_epochs, rate]
+            state["plateau"] = torch.tensor(so_far, dtype=torch.float64)
         return Checkpoint(self.recipe, self.epoch, self.class_names, weights, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -236,6 +251,10 @@ class Trainer:
         Raises:
             ModelError: The checkpoint does not hold the state of this network.
         """
+        self.epoch = checkpoint.epoch
+        if checkpoint.is_finished:  # and stopped before its result was written
+            self.average.module.load_state_dict(checkpoint.weights)
+            return
         state, optimizer = checkpoint.state, self.optimizer.state_dict()
         try:
             network = {name: state[f"network.{name}"] for name in self.network.state_dict()}
@@ -249,12 +268,16 @@ class Trainer:
                 _, row, entry = name.split(".")
                 optimizer["state"].setdefault(int(row), {})[entry] = value
         self.optimizer.load_state_dict(optimizer)
-        self.epoch = checkpoint.epoch
+        if self.plateau:
+            best, n_bad, rate = state["plateau"].tolist()
+            self.plateau.best, self.plateau.num_bad_epochs = best, int(n_bad)
+            self.optimizer.param_groups[0]["lr"] = rate
 
     def _average_weights(self, average: Any, current: Any, n_averaged: Any) -> None:
         """Move the averaged weights towards the current ones, faster while there are few."""
         memory_steps = self.recipe.average_share * self.steps * self.recipe.epochs
         keep = min(1 - 1 / max(memory_steps, 2), (1 + self.steps_done) / (10 + self.steps_done))
+        keep = keep if memory_steps else 0.0
         get_ema_multi_avg_fn(keep)(average, current, n_averaged)  # type: ignore[no-untyped-call]
 
     def _mean_loss(self, total: Tensor, step: int) -> float:
@@ -265,21 +288,3 @@ class Trainer:
                 "try a smaller learning rate"
             )
         return loss
-
-
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the number that divides logits so that confidence means accuracy.
-
-    Args:
-        logits: Shape (N, classes), of images the network was not trained on.
-        labels: True classes, shape (N,).
-
-    Source: C. Guo et al., On Calibration of Modern Neural Networks, 2017.
-    """
-    from scipy.optimize import minimize_scalar
-
-    def loss(log_temperature: float) -> float:
-        return float(nn.functional.cross_entropy(logits / math.exp(log_temperature), labels))
-
-    best = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
-    return math.exp(float(best.x))

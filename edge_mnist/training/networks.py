@@ -1,4 +1,8 @@
-"""The networks: pixels (N, 1, 28, 28) float32 in 0..1 in, logits (N, classes) out."""
+"""The networks: pixels (N, 1, 28, 28) float32 in 0..1 in, logits (N, classes) out.
+
+A new one is one more function here, and its name in ``NETWORKS``. It takes the recipe for
+``dropout`` and ``batch_norm``.
+"""
 
 from collections.abc import Callable
 
@@ -8,79 +12,214 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_mnist.errors import ModelError
+from edge_mnist.training.recipe import Recipe
 
 
 def conv_block(
-    n_in: int, n_out: int, *, size: int = 3, stride: int = 1, padding: int = 0
+    n_in: int,
+    n_out: int,
+    *,
+    size: int = 3,
+    stride: int = 1,
+    padding: int = 0,
+    batch_norm: bool = True,
 ) -> list[nn.Module]:
-    """Return a convolution, batch normalisation and ReLU."""
+    """Return a convolution, batch normalisation if wanted, and ReLU."""
     # No bias of its own: the normalisation brings one, and export folds the two into one.
-    convolution = nn.Conv2d(n_in, n_out, size, stride, padding, bias=False)
-    return [convolution, nn.BatchNorm2d(n_out), nn.ReLU()]
+    convolution = nn.Conv2d(n_in, n_out, size, stride, padding, bias=not batch_norm)
+    normalisation = [nn.BatchNorm2d(n_out)] if batch_norm else []
+    return [convolution, *normalisation, nn.ReLU()]
 
 
-def make_edge(n_classes: int) -> nn.Module:
-    """Return the default network: 48 thousand weights, 1.8 million multiply-adds.
+def dense_block(n_in: int, n_out: int, *, batch_norm: bool) -> list[nn.Module]:
+    """Return a dense layer, batch normalisation if wanted, and ReLU."""
+    dense = nn.Linear(n_in, n_out, bias=not batch_norm)
+    return [dense, *([nn.BatchNorm1d(n_out)] if batch_norm else []), nn.ReLU()]
+
+
+def last_layer(n_in: int, n_classes: int, recipe: Recipe) -> list[nn.Module]:
+    """Return the dense layer that gives the logits, dropout before it if the recipe has some."""
+    dropout = [nn.Dropout(recipe.dropout)] if recipe.dropout else []
+    return [*dropout, nn.Linear(n_in, n_classes)]
+
+
+def make_edge(recipe: Recipe, n_classes: int) -> nn.Module:
+    """Return the network of the default recipe.
 
     Channels in multiples of 16 suit the blocked kernels of onnxruntime's CPU provider. A first
     layer of stride 2 is what makes int8 pay: at stride 1 its int8 kernel alone costs as much as
     the rest of the network.
     """
+    norm = recipe.batch_norm
     return nn.Sequential(
-        *conv_block(1, 16, size=5, stride=2, padding=1),  # (N, 16, 13, 13)
-        *conv_block(16, 32),  # (N, 32, 11, 11)
-        *conv_block(32, 32),  # (N, 32, 9, 9)
-        *conv_block(32, 32, stride=2, padding=1),  # (N, 32, 5, 5)
-        *conv_block(32, 64),  # (N, 64, 3, 3)
+        *conv_block(1, 16, size=5, stride=2, padding=1, batch_norm=norm),  # (N, 16, 13, 13)
+        *conv_block(16, 32, batch_norm=norm),  # (N, 32, 11, 11)
+        *conv_block(32, 32, batch_norm=norm),  # (N, 32, 9, 9)
+        *conv_block(32, 32, stride=2, padding=1, batch_norm=norm),  # (N, 32, 5, 5)
+        *conv_block(32, 64, batch_norm=norm),  # (N, 64, 3, 3)
         nn.Flatten(),  # (N, 576)
-        nn.Linear(64 * 3 * 3, n_classes),
+        *last_layer(64 * 3 * 3, n_classes, recipe),
     )
 
 
-def make_nano(n_classes: int) -> nn.Module:
-    """Return the smallest useful network: 7.5 thousand weights, 0.3 million multiply-adds."""
+def make_nano(recipe: Recipe, n_classes: int) -> nn.Module:
+    """Return the smallest useful network."""
+    norm = recipe.batch_norm
     return nn.Sequential(
-        *conv_block(1, 8, size=5, stride=2, padding=2),  # (N, 8, 14, 14)
-        *conv_block(8, 16),  # (N, 16, 12, 12)
-        *conv_block(16, 16, stride=2),  # (N, 16, 5, 5)
-        *conv_block(16, 16),  # (N, 16, 3, 3)
+        *conv_block(1, 8, size=5, stride=2, padding=2, batch_norm=norm),  # (N, 8, 14, 14)
+        *conv_block(8, 16, batch_norm=norm),  # (N, 16, 12, 12)
+        *conv_block(16, 16, stride=2, batch_norm=norm),  # (N, 16, 5, 5)
+        *conv_block(16, 16, batch_norm=norm),  # (N, 16, 3, 3)
         nn.Flatten(),  # (N, 144)
-        nn.Linear(16 * 3 * 3, n_classes),
+        *last_layer(16 * 3 * 3, n_classes, recipe),
     )
 
 
-def make_max(n_classes: int) -> nn.Module:
-    """Return the network for accuracy first: 0.33 million weights, 22 million multiply-adds."""
+def make_max(recipe: Recipe, n_classes: int) -> nn.Module:
+    """Return the network for accuracy first."""
+    norm = recipe.batch_norm
     return nn.Sequential(
-        *conv_block(1, 32),  # (N, 32, 26, 26)
-        *conv_block(32, 64),  # (N, 64, 24, 24)
+        *conv_block(1, 32, batch_norm=norm),  # (N, 32, 26, 26)
+        *conv_block(32, 64, batch_norm=norm),  # (N, 64, 24, 24)
         nn.MaxPool2d(2),  # (N, 64, 12, 12)
-        *conv_block(64, 96),  # (N, 96, 10, 10)
-        *conv_block(96, 96),  # (N, 96, 8, 8)
+        *conv_block(64, 96, batch_norm=norm),  # (N, 96, 10, 10)
+        *conv_block(96, 96, batch_norm=norm),  # (N, 96, 8, 8)
         nn.MaxPool2d(2),  # (N, 96, 4, 4)
-        *conv_block(96, 192),  # (N, 192, 2, 2)
+        *conv_block(96, 192, batch_norm=norm),  # (N, 192, 2, 2)
         nn.Flatten(),  # (N, 768)
-        nn.Dropout(0.3),
-        nn.Linear(192 * 2 * 2, n_classes),
+        *last_layer(192 * 2 * 2, n_classes, recipe),
     )
 
 
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+class ResidualBlock(nn.Module):
+    """Two convolutions of 3x3 around which the input passes; the first may halve the sides.
+
+    Source: K. He et al., Deep Residual Learning for Image Recognition, 2015.
+    """
+
+    def __init__(self, n_in: int, n_out: int, *, stride: int, batch_norm: bool) -> None:
+        """Draw the weights."""
+        super().__init__()
+        first = conv_block(n_in, n_out, stride=stride, padding=1, batch_norm=batch_norm)
+        second = conv_block(n_out, n_out, padding=1, batch_norm=batch_norm)[:-1]  # ReLU comes last
+        self.body = nn.Sequential(*first, *second)
+        around = conv_block(n_in, n_out, size=1, stride=stride, batch_norm=batch_norm)[:-1]
+        self.around = nn.Sequential(*around)  # fits the input to the channels and sides of the body
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features (N, n_out, height / stride, width / stride)."""
+        return torch.relu(self.body(features) + self.around(features))
+
+
+def make_residual(recipe: Recipe, n_classes: int) -> nn.Module:
+    """Return a small residual network."""
+    norm = recipe.batch_norm
+    return nn.Sequential(
+        *conv_block(1, 16, stride=2, padding=1, batch_norm=norm),  # (N, 16, 14, 14)
+        ResidualBlock(16, 32, stride=1, batch_norm=norm),  # (N, 32, 14, 14)
+        ResidualBlock(32, 64, stride=2, batch_norm=norm),  # (N, 64, 7, 7)
+        nn.AdaptiveAvgPool2d(1),  # (N, 64, 1, 1)
+        nn.Flatten(),  # (N, 64)
+        *last_layer(64, n_classes, recipe),
+    )
+
+
+def make_mlp(recipe: Recipe, n_classes: int) -> nn.Module:
+    """Return three dense layers, no convolution."""
+    return nn.Sequential(
+        nn.Flatten(),  # (N, 784)
+        *dense_block(28 * 28, 512, batch_norm=recipe.batch_norm),
+        *dense_block(512, 512, batch_norm=recipe.batch_norm),
+        *last_layer(512, n_classes, recipe),
+    )
+
+
+def make_conv4(recipe: Recipe, n_classes: int) -> nn.Module:
+    """Return four wide convolutions."""
+    norm = recipe.batch_norm
+    return nn.Sequential(
+        *conv_block(1, 32, batch_norm=norm),  # (N, 32, 26, 26)
+        *conv_block(32, 64, batch_norm=norm),  # (N, 64, 24, 24)
+        nn.MaxPool2d(2),  # (N, 64, 12, 12)
+        *conv_block(64, 128, batch_norm=norm),  # (N, 128, 10, 10)
+        *conv_block(128, 256, batch_norm=norm),  # (N, 256, 8, 8)
+        nn.MaxPool2d(2),  # (N, 256, 4, 4)
+        nn.Flatten(),  # (N, 4096)
+        *dense_block(256 * 4 * 4, 50, batch_norm=norm),
+        *last_layer(50, n_classes, recipe),
+    )
+
+
+def make_lenet_avg(recipe: Recipe, n_classes: int) -> nn.Module:
+    """Return LeNet-5 with ReLU and average pooling.
+
+    Source: Y. LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998.
+    """
+    norm = recipe.batch_norm
+    return nn.Sequential(
+        *conv_block(1, 6, size=5, padding=2, batch_norm=norm),  # (N, 6, 28, 28)
+        nn.AvgPool2d(2),  # (N, 6, 14, 14)
+        *conv_block(6, 16, size=5, batch_norm=norm),  # (N, 16, 10, 10)
+        nn.AvgPool2d(2),  # (N, 16, 5, 5)
+        nn.Flatten(),  # (N, 400)
+        *dense_block(16 * 5 * 5, 120, batch_norm=norm),
+        *dense_block(120, 84, batch_norm=norm),
+        *last_layer(84, n_classes, recipe),
+    )
+
+
+def make_lenet_max(recipe: Recipe, n_classes: int) -> nn.Module:
+    """Return a LeNet of 3x3 convolutions and max pooling."""
+    norm = recipe.batch_norm
+    return nn.Sequential(
+        *conv_block(1, 6, batch_norm=norm),  # (N, 6, 26, 26)
+        nn.MaxPool2d(2),  # (N, 6, 13, 13)
+        *conv_block(6, 16, batch_norm=norm),  # (N, 16, 11, 11)
+        nn.MaxPool2d(2),  # (N, 16, 5, 5)
+        nn.Flatten(),  # (N, 400)
+        *dense_block(16 * 5 * 5, 120, batch_norm=norm),
+        *dense_block(120, 84, batch_norm=norm),
+        *last_layer(84, n_classes, recipe),
+    )
+
+
+NETWORKS: dict[str, Callable[[Recipe, int], nn.Module]] = {
     "edge": make_edge,
     "nano": make_nano,
     "max": make_max,
+    "residual": make_residual,
+    "mlp": make_mlp,
+    "conv4": make_conv4,
+    "lenet-avg": make_lenet_avg,
+    "lenet-max": make_lenet_max,
 }
 
 
-def make_network(name: str, n_classes: int = 10) -> nn.Module:
-    """Return the named network with fresh random weights, in training mode.
+class Normalise(nn.Module):
+    """Brings pixels to another mean and spread; part of the network, so an app need not know."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        """Remember what to take away and what to divide by."""
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return pixels of the same shape."""
+        return (pixels - self.mean) / self.std
+
+
+def make_network(recipe: Recipe, n_classes: int = 10) -> nn.Module:
+    """Return the recipe's network with fresh random weights, in training mode.
 
     Raises:
         ModelError: There is no such network.
     """
-    if name not in NETWORKS:
-        raise ModelError(f"no network named {name!r}; there are: {', '.join(NETWORKS)}")
-    return NETWORKS[name](n_classes)
+    if recipe.network not in NETWORKS:
+        raise ModelError(f"no network named {recipe.network!r}; there are: {', '.join(NETWORKS)}")
+    network = NETWORKS[recipe.network](recipe, n_classes)
+    if (recipe.pixel_mean, recipe.pixel_std) == (0, 1):
+        return network
+    return nn.Sequential(Normalise(recipe.pixel_mean, recipe.pixel_std), network)
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 from edge_mnist.errors import ModelError, UsageError
 
@@ -20,12 +19,18 @@ class Recipe:
         seed: Seed of the initial weights, the order of the images and the augmentation.
         epochs: Passes over the training split; the weights after the last one are the result.
         batch_size: Images in one optimizer step.
-        learning_rate: Peak of the one-cycle schedule.
-        warmup_share: Share of all steps in which the learning rate rises.
-        weight_decay: AdamW's decoupled weight decay.
+        optimizer: ``sgd``, ``adam``, ``adamw`` or ``rmsprop``.
+        momentum: Of ``sgd`` and ``rmsprop``.
+        learning_rate: The largest that the schedule reaches.
+        schedule: ``onecycle``, ``cosine``, ``constant``, ``step`` or ``plateau``.
+        warmup_share: Share of all steps in which ``onecycle`` rises.
+        step_epochs: Epochs between two drops of ``step``.
+        patience_epochs: Epochs without a lower validation loss that ``plateau`` waits for a drop.
+        drop_factor: What a drop multiplies the learning rate by.
+        weight_decay: Pull of every weight towards 0; decoupled from the gradient in ``adamw``.
         label_smoothing: Probability mass spread over the wrong classes, 0..1.
         average_share: The result is a moving average of the weights with a memory of this share
-            of all steps.
+            of all steps; 0 for the weights as they are.
         validation_share: Share of the official training images held out to choose on.
         rotation_deg: Largest rotation of an augmented image.
         shear_deg: Largest shear, as an angle.
@@ -38,6 +43,15 @@ class Recipe:
             ``edge_mnist.training.tone``.
         outlier_share: Images that show no single digit, as a share of a batch; the network learns
             to be unsure of them.
+        pixel_mean: Taken from every pixel, 0..1, before the network sees it.
+        pixel_std: Every pixel is divided by this after that.
+        dropout: Share of the features that are dropped before the last layer, in training only.
+        batch_norm: Normalise after every layer but the last; without it layers have a bias.
+        augment: Change shapes, strokes and tones at all; false overrules the numbers for those.
+        oversample: Draw images so that every class comes equally often.
+        folds: Train so many networks, each validated on another part of the training images; 0
+            for one network and ``validation_share``.
+        fold: Which of the folds this network is, from 1.
         teacher: Model file whose probabilities are learned along with the labels, of one's own
             or among the released ones; empty for none.
         teacher_share: Weight of those probabilities beside the labels, 0..1.
@@ -51,12 +65,26 @@ class Recipe:
     seed: int = 0
     epochs: int = 8
     batch_size: int = 128
+    optimizer: str = "adamw"
+    momentum: float = 0.9
     learning_rate: float = 4e-3
+    schedule: str = "onecycle"
     warmup_share: float = 0.2
+    step_epochs: int = 15
+    patience_epochs: int = 5
+    drop_factor: float = 0.1
     weight_decay: float = 0.02
     label_smoothing: float = 0.05
     average_share: float = 0.06
     validation_share: float = 1 / 12
+    pixel_mean: float = 0.0
+    pixel_std: float = 1.0
+    dropout: float = 0.0
+    batch_norm: bool = True
+    augment: bool = True
+    oversample: bool = False
+    folds: int = 0
+    fold: int = 0
     rotation_deg: float = 12.0
     shear_deg: float = 8.0
     scale_share: float = 0.12
@@ -84,6 +112,16 @@ class Recipe:
 
 RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 100_000),
+    "momentum": (0, 0.9999),
+    "learning_rate": (0, 1000),
+    "step_epochs": (1, 100_000),
+    "patience_epochs": (0, 100_000),
+    "drop_factor": (0, 1),
+    "weight_decay": (0, 1000),
+    "pixel_mean": (-10, 10),
+    "pixel_std": (1e-3, 1e3),
+    "dropout": (0, 0.99),
+    "folds": (0, 1000),
     "seed": (0, 2**31 - 1),
     "batch_size": (2, 100_000),  # batch normalisation needs two
     "warmup_share": (0.001, 0.999),
@@ -97,71 +135,26 @@ RANGES: dict[str, tuple[float, float]] = {
     "teacher_share": (0, 1),
     "teacher_softness": (0.01, 100),
 }
-MAX_INT8 = "max/model.int8.onnx"  # twice as fast as float32, with the same answers
-# Small networks lose more by large warps than they gain.
-_SMALL_WARPS: dict[str, Any] = {
-    "rotation_deg": 9.0,
-    "shear_deg": 6.0,
-    "scale_share": 0.09,
-    "shift_px": 1.5,
-}
-# What people's own pictures need beyond the test set: any pen, any tone, and no digit at all.
-_FOR_PICTURES: dict[str, Any] = {
-    "wide_share": 0.06,
-    "stroke_share": 0.12,
-    "tone_share": 0.15,
-    "outlier_share": 0.08,
-}
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(name="default", epochs=40, teacher=MAX_INT8, **_SMALL_WARPS, **_FOR_PICTURES),
-        Recipe(
-            name="nano",
-            network="nano",
-            epochs=80,
-            label_smoothing=0.02,
-            rotation_deg=8.0,
-            shear_deg=6.0,
-            scale_share=0.08,
-            shift_px=1.5,
-            elastic_px=0.4,
-            stroke_share=0.06,
-        ),
-        Recipe(name="max", network="max", epochs=40, stroke_share=0.12, bfloat16=True),
-        Recipe(name="fast", epochs=5),
-        # 1,300 images make few steps in an epoch, and small batches make more of them.
-        Recipe(
-            name="digits",
-            dataset="digits",
-            epochs=40,
-            batch_size=32,
-            stroke_share=0.12,
-            tone_share=0.1,
-        ),
-    )
+CHOICES = {
+    "optimizer": ("sgd", "adam", "adamw", "rmsprop"),
+    "schedule": ("onecycle", "cosine", "constant", "step", "plateau"),
 }
 
 
-def find_recipe(name: str | None = None, **changes: str | int | float | bool | None) -> Recipe:
-    """Return a preset with some numbers changed; a change to None is no change.
-
-    Args:
-        name: Name of the preset. None takes ``default`` for MNIST and ``digits``, made for few
-            images, for any other data set.
-        changes: New values for attributes of the recipe.
+def check_recipe(recipe: Recipe) -> Recipe:
+    """Return a recipe that can be trained by.
 
     Raises:
-        UsageError: There is no such preset, or a number is out of its range.
+        UsageError: A number is out of its range, or a name is none of those there are.
     """
-    name = name or ("default" if changes.get("dataset") in (None, "mnist") else "digits")
-    if name not in RECIPES:
-        raise UsageError(f"no recipe named {name!r}; there are: {', '.join(RECIPES)}")
-    wanted: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
-    recipe = dataclasses.replace(RECIPES[name], **wanted)
     for key, (low, high) in RANGES.items():
-        if not low <= getattr(recipe, key) <= high:
+        if not low <= getattr(recipe, key) <= high:  # written so that NaN fails too
             raise UsageError(f"{key} {getattr(recipe, key)}: must be within {low} .. {high}")
+    for key, names in CHOICES.items():
+        if getattr(recipe, key) not in names:
+            raise UsageError(f"{key} {getattr(recipe, key)!r}: must be {', '.join(names)}")
+    if recipe.folds == 1 or not 0 <= recipe.fold <= recipe.folds:
+        raise UsageError(f"fold {recipe.fold} of {recipe.folds} folds: want two folds or more")
     return recipe
 
 
@@ -171,7 +164,7 @@ def parse_changes(settings: Sequence[str]) -> dict[str, str | int | float | bool
     Raises:
         UsageError: A key is no attribute of a recipe, or its value is of another type.
     """
-    types = {field.name: type(getattr(RECIPES["default"], field.name)) for field in fields(Recipe)}
+    types = {field.name: type(getattr(Recipe(name=""), field.name)) for field in fields(Recipe)}
     changes: dict[str, str | int | float | bool] = {}
     for setting in settings:
         key, _, value = setting.partition("=")

@@ -1,10 +1,8 @@
-"""Runs: one training from start to end, its folder, and finding it again."""
+"""Runs: one training from start to end, and its folder."""
 
-import contextlib
 import dataclasses
-import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +17,10 @@ from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.environment import describe_environment
 from edge_mnist.training.loop import Epoch, Progress, Trainer
 from edge_mnist.training.networks import compute_logits
-from edge_mnist.training.recipe import Recipe, find_recipe, parse_recipe
+from edge_mnist.training.plan import RECIPE_NAME, RESULT_NAME, is_finished, new_run_folder
+from edge_mnist.training.recipe import Recipe
 
-RUNS_FOLDER = Path("runs")
-RECIPE_NAME, HISTORY_NAME, RESULT_NAME = "recipe.json", "history.jsonl", "result.json"
+HISTORY_NAME = "history.jsonl"
 
 
 @dataclass(frozen=True)
@@ -40,47 +38,6 @@ class RunResult:
     n_test_images: int
     train_s: float
     device: str
-
-
-def plan_run(
-    recipe_name: str | None,
-    changes: Mapping[str, str | int | float | bool | None],
-    *,
-    folder: Path | None,
-    resume: bool,
-    overwrite: bool = False,
-) -> tuple[Recipe, Path | None]:
-    """Decide what to train and where, without writing anything.
-
-    Args:
-        recipe_name: A preset, or None for the one that suits the data set.
-        changes: Attributes of the recipe to change; None is no change.
-        folder: The run folder; None for a new one, or the newest unfinished one on ``resume``.
-        resume: Take the recipe of the run to go on with.
-        overwrite: Allow ``folder`` to hold an earlier run, which is lost.
-
-    Returns:
-        The recipe, and the folder or None for a new one.
-
-    Raises:
-        UsageError: The options contradict each other or the run.
-        ModelError: There is no run to resume.
-    """
-    if not resume:
-        if folder and (folder / RECIPE_NAME).exists() and not overwrite:
-            raise UsageError(f"{folder} holds a run; add --resume to go on, --overwrite to lose it")
-        return find_recipe(recipe_name, **changes), folder
-    if overwrite:
-        raise UsageError("--resume and --overwrite exclude each other")
-    folder = folder or newest_unfinished_run()
-    recipe = read_recipe(folder)
-    wanted = {key: value for key, value in {"name": recipe_name, **changes}.items() if value}
-    for key, value in wanted.items():
-        if getattr(recipe, key) != value:
-            raise UsageError(
-                f"{folder} has {key} {getattr(recipe, key)}; it cannot go on as {value}"
-            )
-    return recipe, folder
 
 
 def train(
@@ -128,8 +85,8 @@ def start_run(trainer: Trainer, folder: Path) -> list[Epoch]:
     environment = describe_environment(trainer.device)
     if trainer.teacher:
         environment["teacher_sha256"] = trainer.teacher.predictor.model.sha256
-    write_atomically(folder / "environment.json", _to_json(environment))
-    write_atomically(folder / RECIPE_NAME, _to_json(dataclasses.asdict(trainer.recipe)))
+    write_atomically(folder / "environment.json", to_json(environment))
+    write_atomically(folder / RECIPE_NAME, to_json(dataclasses.asdict(trainer.recipe)))
     return []
 
 
@@ -145,77 +102,12 @@ def restore_run(trainer: Trainer, folder: Path) -> list[Epoch]:
     checkpoint = load_checkpoint(folder / CHECKPOINT_NAME)
     if checkpoint.recipe != trainer.recipe:
         raise ModelError(f"{folder} was trained by another recipe; see {folder / RECIPE_NAME}")
-    if checkpoint.is_finished:
+    if is_finished(folder):
         raise UsageError(f"{folder} is finished after {checkpoint.epoch} epochs; nothing to resume")
     trainer.restore(checkpoint)
     lines = (folder / HISTORY_NAME).read_text().splitlines()
     history = [Epoch(**json.loads(line)) for line in lines]
     return history[: checkpoint.epoch]
-
-
-def new_run_folder(name: str) -> Path:
-    """Create and return ``runs/NAME``, or ``runs/NAME-2`` and so on where that exists.
-
-    Raises:
-        OutputError: It cannot be created.
-    """
-    make_folder(RUNS_FOLDER)
-    for number in itertools.count(1):
-        folder = RUNS_FOLDER / (name if number == 1 else f"{name}-{number}")
-        with contextlib.suppress(FileExistsError), output_errors(folder):
-            folder.mkdir()
-            return folder
-    raise AssertionError("unreachable: the numbers do not end")
-
-
-def read_recipe(folder: Path) -> Recipe:
-    """Read the recipe of a run folder.
-
-    Raises:
-        ModelError: It is not a run folder.
-    """
-    try:
-        return parse_recipe((folder / RECIPE_NAME).read_text())
-    except OSError as error:
-        raise ModelError(f"{folder} is not a run: no {RECIPE_NAME} in it") from error
-
-
-def newest_unfinished_run() -> Path:
-    """Return the folder below ``./runs`` that was last trained in and is not finished.
-
-    Raises:
-        ModelError: There is none.
-    """
-    runs = [path.parent for path in RUNS_FOLDER.glob(f"*/{RECIPE_NAME}")]
-    for folder in sorted(runs, key=_last_change, reverse=True):
-        checkpoint = folder / CHECKPOINT_NAME
-        if not checkpoint.exists() or not load_checkpoint(checkpoint).is_finished:
-            return folder
-    raise ModelError(f"no unfinished run in ./{RUNS_FOLDER}; start one with: edge-mnist train")
-
-
-def find_checkpoint(path: Path | None = None) -> Path:
-    """Return a checkpoint file.
-
-    Args:
-        path: A checkpoint or a run folder; None for the newest run below ``./runs``.
-
-    Raises:
-        ModelError: There is none.
-    """
-    if path is None:
-        checkpoints = list(RUNS_FOLDER.glob(f"*/{CHECKPOINT_NAME}"))
-        if not checkpoints:
-            raise ModelError(f"no run in ./{RUNS_FOLDER}; start one with: edge-mnist train")
-        return max(checkpoints, key=lambda checkpoint: checkpoint.stat().st_mtime_ns)
-    path = path / CHECKPOINT_NAME if path.is_dir() else path
-    if not path.is_file():
-        raise ModelError(f"no checkpoint {path}")
-    return path
-
-
-def _last_change(folder: Path) -> int:
-    return max(path.stat().st_mtime_ns for path in folder.iterdir())
 
 
 def _reporter(
@@ -229,6 +121,8 @@ def _reporter(
         images_per_s = step * trainer.batch_size / spent_s
         report(
             Progress(
+                fold=trainer.recipe.fold,
+                folds=trainer.recipe.folds,
                 epoch=trainer.epoch + 1,
                 epochs=epochs,
                 step=step,
@@ -256,11 +150,12 @@ def _finish(trainer: Trainer, dataset: Dataset, history: list[Epoch], folder: Pa
         train_s=sum(epoch.train_s for epoch in history),
         device=str(trainer.device),
     )
-    write_atomically(folder / RESULT_NAME, _to_json(dataclasses.asdict(result)))
+    write_atomically(folder / RESULT_NAME, to_json(dataclasses.asdict(result)))
     return result
 
 
-def _to_json(value: object) -> bytes:
+def to_json(value: object) -> bytes:
+    """Return the content of a JSON file for people."""
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
