@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_mnist.machine import processor_name
+from edge_mnist.training.catalogue import MEASURED
 from edge_mnist.training.recipes import PUBLISHED, RECIPES
 
 ROOT = Path(__file__).parents[1]
-MEASURED = ROOT / "edge_mnist" / "training" / "measured.json"
 PAGE = ROOT / "docs" / "recipes.md"
 TABLE_START, TABLE_END = "<!-- measured -->\n", "<!-- end -->\n"
 
@@ -100,12 +100,12 @@ def write_page(measured: dict[str, Any]) -> None:
 def main() -> None:
     """Measure what is asked for, one recipe after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipes", nargs="*", choices=[*RECIPES, []])
+    parser.add_argument("recipes", nargs="*")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     for name in arguments.recipes:
         record = measure_recipe(name, arguments.seeds)
-        measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+        measured = json.loads(MEASURED.read_text())
         measured[name] = record
         MEASURED.write_text(json.dumps(measured, indent=1) + "\n")
     write_page(json.loads(MEASURED.read_text()))

@@ -264,7 +264,7 @@ def print_networks(entries: "Sequence[NetworkEntry]") -> None:
 def print_recipes(entries: "Sequence[RecipeEntry]") -> None:
     """Print a table of recipes."""
     table = Table("recipe", "network", "data set", box=None, pad_edge=False)
-    for column in ("epochs", "weights", "multiply-adds", "released model"):
+    for column in ("epochs", "weights", "multiply-adds", "accuracy"):
         table.add_column(column, justify="right")
     for entry in entries:
         table.add_row(

@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
 
+import pytest
 from conftest import Command
 from torch import nn
 
-from edge_mnist.training.catalogue import count_multiply_adds, list_networks, list_recipes
+from edge_mnist.training.catalogue import MEASURED, count_multiply_adds, list_networks, list_recipes
 from edge_mnist.training.networks import NETWORKS, conv_block
-from edge_mnist.training.recipes import RECIPES
+from edge_mnist.training.recipes import PUBLISHED, RECIPES
 
 SHIPPED = Path(__file__).parents[1] / "exports"
 
@@ -23,6 +24,10 @@ def test_everything_is_listed() -> None:
     for name, folder in {"default": "", "nano": "nano", "max": "max"}.items():
         manifest = json.loads((SHIPPED / folder / "manifest.json").read_text())
         assert reached[name] == manifest["models"]["model.onnx"]["accuracy"]
+    for name, record in json.loads(MEASURED.read_text()).items():
+        accuracies = [run["float32"] for run in record["runs"]]
+        assert reached[name] == pytest.approx(sum(accuracies) / len(accuracies))
+        assert reached[name] > PUBLISHED.get(name, 0)
 
 
 def test_commands_that_tell(edge_mnist: Command) -> None:

@@ -1,11 +1,15 @@
 """The documents say what is true."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import pytest
 from conftest import Command
+
+from edge_mnist.training.catalogue import MEASURED
+from edge_mnist.training.recipe import Recipe, parse_changes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -46,3 +50,21 @@ def test_readmes_python_runs(
     names: dict[str, object] = {"images": __import__("numpy").zeros((2, 28, 28), "uint8")}
     exec(compile(code, "README.md", "exec"), names)
     assert getattr(names["prediction"], "digit") == 7  # noqa: B009
+
+
+def test_the_page_of_recipes_is_true() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    options = page.split("## Options")[1].split("```")[0]
+    keys = {key for key in re.findall(r"`([a-z_]+)[=`]", options)}
+    named = {"sgd", "adam", "adamw", "rmsprop", "onecycle", "cosine", "constant", "step", "plateau"}
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    assert keys - named <= known
+    assert known - keys <= {"name", "dataset", "seed", "fold"}
+    measured = json.loads(MEASURED.read_text())
+    for name, record in measured.items():
+        (row,) = (line for line in page.splitlines() if f"--recipe {name}` |" in line)
+        for kind in ("float32", "int8"):
+            mean = sum(run[kind] for run in record["runs"]) / len(record["runs"])
+            assert f"{100 * mean:.2f}" in row
+    for setting in re.findall(r"--set (\S+=\S+)", page.split("```sh")[1]):
+        parse_changes([setting.strip("`.")])

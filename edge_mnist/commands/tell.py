@@ -44,7 +44,7 @@ def models(as_json: Json = False) -> None:
 
 @app.command()
 def recipes(as_json: Json = False) -> None:
-    """List the recipes, with the accuracy of the model released from each."""
+    """List the recipes, with their sizes and the accuracy measured."""
     need("torch", "edge-mnist[train]")
     from edge_mnist import terminal
     from edge_mnist.training.catalogue import list_recipes

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, check_contract, read_m
 from edge_mnist.training.networks import NETWORKS, make_network
 from edge_mnist.training.recipe import Recipe
 from edge_mnist.training.recipes import RECIPES
+
+MEASURED = Path(__file__).with_name("measured.json")
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,11 @@ class NetworkEntry:
 
 @dataclass(frozen=True)
 class RecipeEntry:
-    """One recipe. ``accuracy`` is that of the model released from it, a fraction, or None."""
+    """One recipe.
+
+    ``accuracy`` is that of the model released from it, else the mean of the seeds that were
+    measured; a fraction, or None.
+    """
 
     name: str
     network: str
@@ -53,8 +61,8 @@ def list_networks() -> list[NetworkEntry]:
 
 def list_recipes() -> list[RecipeEntry]:
     """List every recipe."""
-    released = dict(_read_released())
-    return [_describe_recipe(recipe, released.get(name)) for name, recipe in RECIPES.items()]
+    reached = dict(_read_measured()) | dict(_read_released())
+    return [_describe_recipe(recipe, reached.get(name)) for name, recipe in RECIPES.items()]
 
 
 def _describe_network(name: str) -> NetworkEntry:
@@ -110,3 +118,9 @@ def _read_released() -> Iterator[tuple[str, float]]:
                 continue
             yield json.loads(metadata["recipe"])["name"], float(metadata["accuracy"])
             break
+
+
+def _read_measured() -> Iterator[tuple[str, float]]:
+    """Yield every recipe that docs/measure_recipes.py has measured, and its mean accuracy."""
+    for name, record in json.loads(MEASURED.read_text()).items():
+        yield name, fmean(run["float32"] for run in record["runs"])
