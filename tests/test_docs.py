@@ -55,7 +55,7 @@ def test_readmes_python_runs(
 def test_the_page_of_recipes_is_true() -> None:
     page = (ROOT / "docs" / "recipes.md").read_text()
     options = page.split("## Options")[1].split("```")[0]
-    keys = {key for key in re.findall(r"`([a-z_]+)[=`]", options)}
+    keys = set(re.findall(r"`([a-z_0-9]+)[=`]", options))
     named = {"sgd", "adam", "adamw", "rmsprop", "onecycle", "cosine", "constant", "step", "plateau"}
     known = {field.name for field in dataclasses.fields(Recipe)}
     assert keys - named <= known
