@@ -15,15 +15,17 @@ import torchvision
 from conftest import Command
 
 from edge_mnist.errors import DataError
-from edge_mnist.training import data
 from edge_mnist.training.data import load_dataset
 from edge_mnist.training.dataset import Dataset, split_stratified
+from edge_mnist.training.download import cache_folder, named_folder
+from edge_mnist.training.idx import find_file
+from edge_mnist.training.mnist import MNIST_FILES
 
 
 def given_files() -> list[Path]:
-    folder = data.named_folder(None)
+    folder = named_folder(None)
     assert folder is not None
-    return [data._find_file(folder, name) or folder for name in data.MNIST_FILES]
+    return [find_file(folder, name) or folder for name in MNIST_FILES]
 
 
 def test_mnist_is_whole(mnist: Dataset) -> None:
@@ -112,7 +114,7 @@ def test_torchvisions_own_download_fills_the_cache(
     with serve(folder) as mirror:
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
         assert load_dataset("mnist").sha256 == mnist.sha256
-    assert sorted(path.name for path in data.cache_folder().iterdir()) == ["MNIST"]
+    assert sorted(path.name for path in cache_folder().iterdir()) == ["MNIST"]
     assert load_dataset("mnist").sha256 == mnist.sha256  # from the cache: the mirror is gone
 
 
@@ -126,7 +128,7 @@ def test_a_failed_download_leaves_no_half(
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
         with pytest.raises(DataError, match="download failed"):
             load_dataset("mnist")
-    assert list(data.cache_folder().iterdir()) == []
+    assert list(cache_folder().iterdir()) == []
 
 
 def test_digits_look_like_mnist(digits: Dataset) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+DIGIT_LABELS = tuple("0123456789")
 SPLIT_SEED = 20_041_998  # one split for all seeds, so that runs are comparable
 
 
