@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from conftest import Command
 
@@ -158,3 +159,49 @@ def test_environment_names_the_folder(mnist: Dataset, monkeypatch: pytest.Monkey
     folder = os.environ["EDGE_MNIST_DATA"]
     monkeypatch.delenv("EDGE_MNIST_DATA")
     assert load_dataset("mnist", data_dir=Path(folder)).sha256 == mnist.sha256
+
+
+def write_processed(mnist: Dataset, folder: Path, *, modern: bool = True) -> None:
+    """Write MNIST as torchvision kept it until 2021."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {
+        "training.pt": (mnist.train_images, mnist.train_labels),
+        "test.pt": (mnist.test_images, mnist.test_labels),
+    }
+    for name, pair in parts.items():
+        tensors = tuple(torch.tensor(part) for part in pair)
+        torch.save(tensors, folder / name, _use_new_zipfile_serialization=modern)
+
+
+@pytest.mark.parametrize("modern", [True, False])
+@pytest.mark.parametrize("layout", [".", "processed", "MNIST/processed"])
+def test_torchvisions_old_form_is_read(
+    mnist: Dataset, tmp_path: Path, layout: str, modern: bool
+) -> None:
+    write_processed(mnist, tmp_path / layout, modern=modern)
+    assert load_dataset("mnist", data_dir=tmp_path).sha256 == mnist.sha256
+
+
+@pytest.mark.parametrize("damage", ["pixel", "label", "wide label", "shape", "truncated", "list"])
+def test_a_damaged_old_form_is_refused(
+    mnist: Dataset, tmp_path: Path, edge_mnist: Command, damage: str
+) -> None:
+    write_processed(mnist, tmp_path)
+    path = tmp_path / "test.pt"
+    images, labels = torch.load(path, weights_only=True)
+    if damage == "pixel":
+        images[9, 9, 9] ^= 1
+    labels[9] += {"label": 1, "wide label": 256}.get(damage, 0)
+    content = [images, labels, labels] if damage == "list" else (images, labels)
+    torch.save(content if damage != "shape" else (images.flatten(1), labels), path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DataError) as caught:
+        load_dataset("mnist", data_dir=tmp_path)
+    assert str(path) in str(caught.value)
+    assert "altered" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    if damage == "truncated":
+        done = edge_mnist("train", "--data-dir", tmp_path)
+        assert done.returncode == 3
+        assert done.stderr == f"edge-mnist: {caught.value}\n"

@@ -24,7 +24,8 @@ def load_dataset(
 
     Args:
         name: One of ``DATASETS``, or a folder with one folder of pictures for each class.
-        data_dir: Folder with MNIST's four files, gzipped or not, flat or in ``MNIST/raw``.
+        data_dir: Folder with MNIST's four files, gzipped or not, flat or in ``MNIST/raw``,
+            or with torchvision's old ``training.pt`` and ``test.pt``.
             Without it EDGE_MNIST_DATA, then the cache, then the download.
         offline: Never download. EDGE_MNIST_OFFLINE=1 does the same.
         timeout_s: Longest time for a download.

@@ -1,12 +1,13 @@
-"""MNIST: its four files, every byte of them known by its checksum."""
+"""MNIST: its four files, or torchvision's old two, every byte of them known by its checksum."""
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import DataError
+from edge_mnist.errors import DataError, MissingPackageError
 from edge_mnist.training.dataset import DIGIT_LABELS, Dataset
 from edge_mnist.training.download import Source, find_in_cache, named_folder
 from edge_mnist.training.idx import check_sum, find_file, parse_idx, read_file, unzip
@@ -31,6 +32,8 @@ MNIST_FILES = {
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
 }
+# What torchvision made of them until 2021: a tuple of images and labels in each file.
+PROCESSED_FILES = {"training.pt": 60_000, "test.pt": 10_000}
 
 
 def load_mnist(data_dir: Path | None, *, offline: bool, timeout_s: float) -> Dataset:
@@ -54,8 +57,14 @@ def find_mnist_in(folder: Path) -> Path:
     for candidate in (folder, folder / "MNIST" / "raw", folder / "raw"):
         if all(find_file(candidate, name) for name in MNIST_FILES):
             return candidate
+    for candidate in (folder, folder / "MNIST" / "processed", folder / "processed"):
+        if all((candidate / name).is_file() for name in PROCESSED_FILES):
+            return candidate
     missing = [name for name in MNIST_FILES if not find_file(folder, name)]
-    raise DataError(f"{folder} does not hold MNIST: missing {', '.join(missing)} (.gz or not)")
+    raise DataError(
+        f"{folder} does not hold MNIST: missing {', '.join(missing)} (.gz or not); "
+        f"nor is there {' with '.join(PROCESSED_FILES)}"
+    )
 
 
 def read_mnist(folder: Path) -> Dataset:
@@ -64,7 +73,10 @@ def read_mnist(folder: Path) -> Dataset:
     Raises:
         DataError: A file is missing, truncated or altered; it is left as it is.
     """
-    parts = [_read_idx(find_file(folder, name) or folder / name) for name in MNIST_FILES]
+    paths = [find_file(folder, name) for name in MNIST_FILES]
+    parts = [_read_idx(path) for path in paths if path]
+    if len(parts) < len(paths):
+        parts = _read_processed(folder)
     train_images, train_labels, test_images, test_labels = parts
     return Dataset(
         "mnist",
@@ -85,3 +97,54 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
     else:
         check_sum(path, hashlib.sha256(data).hexdigest(), sha256, "SHA-256")
     return parse_idx(data, path)
+
+
+def _read_processed(folder: Path) -> list[NDArray[np.uint8]]:
+    """Return the verified content of both files: images, labels, images, labels, all uint8."""
+    sums = [sha256 for _, sha256 in MNIST_FILES.values()]
+    parts: list[NDArray[np.uint8]] = []
+    for name, n_images in PROCESSED_FILES.items():
+        path = folder / name
+        images, labels = _load_tensors(path)
+        _check_form(path, images, np.dtype(np.uint8), (n_images, 28, 28))
+        _check_form(path, labels, np.dtype(np.int64), (n_images,))
+        if (labels >> 8).any():  # else a class of 256 would pass for 0 below
+            raise DataError(f"{path} is altered: it has labels beyond 255")
+        parts += [images, labels.astype(np.uint8)]
+        for part in parts[-2:]:
+            found = hashlib.sha256(_to_idx(part)).hexdigest()
+            check_sum(path, found, sums.pop(0), "SHA-256 of its content, as IDX,")
+    return parts
+
+
+def _load_tensors(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPackageError(
+            f"reading {path} needs torch; install 'edge-mnist[train]', or name a folder with "
+            "MNIST's four IDX files"
+        ) from error
+    try:
+        images, labels = torch.load(path, map_location="cpu", weights_only=True)
+        return images.numpy(), labels.numpy()
+    except Exception as error:  # a damaged file makes torch raise anything
+        raise DataError(
+            f"{path} is truncated or altered: torch finds no pair of tensors in it "
+            f"({type(error).__name__})"
+        ) from error
+
+
+def _check_form(
+    path: Path, array: NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise DataError(
+            f"{path} is truncated or altered: it holds {array.dtype} {array.shape}, "
+            f"should be {dtype} {shape}"
+        )
+
+
+def _to_idx(array: NDArray[np.uint8]) -> bytes:
+    """Return the published IDX file with these values."""
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
