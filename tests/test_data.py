@@ -1,19 +1,14 @@
-import contextlib
-import functools
 import gzip
 import hashlib
 import os
 import shutil
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import Command
+from conftest import Command, serve
 
 from edge_mnist.errors import DataError
 from edge_mnist.training.data import load_dataset
@@ -88,21 +83,6 @@ def test_no_data_and_no_network_names_three_ways_out(edge_mnist: Command) -> Non
     assert "network" in line
     assert "--data-dir" in line
     assert "--dataset digits" in line
-
-
-@contextlib.contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder over HTTP on this machine, as a mirror of MNIST would."""
-    handler = functools.partial(SilentHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-class SilentHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
 
 
 def test_torchvisions_own_download_fills_the_cache(

@@ -30,6 +30,7 @@ LEVELS = {
     "training.idx": 1,
     "training.download": 2,
     "training.mnist": 3,
+    "training.siblings": 3,
     "training.folder": 4,
     "training.data": 5,
     "training.networks": 4,

@@ -1,5 +1,6 @@
 """Data sets by their names. Loading needs numpy; the digits and every split scikit-learn."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from edge_mnist.picture.reading import frame_ink
 from edge_mnist.training.dataset import DIGIT_LABELS, Dataset, split_stratified
 from edge_mnist.training.folder import load_folder
 from edge_mnist.training.mnist import load_mnist
+from edge_mnist.training.siblings import SIBLINGS, load_sibling
 
-DATASETS = ("mnist", "digits")
+DATASETS = ("mnist", "digits", *SIBLINGS)
 
 
 def load_dataset(
@@ -23,10 +25,12 @@ def load_dataset(
     """Load a data set by name, checksums verified, or a folder of one's own pictures.
 
     Args:
-        name: One of ``DATASETS``, or a folder with one folder of pictures for each class.
-        data_dir: Folder with MNIST's four files, gzipped or not, flat or in ``MNIST/raw``,
-            or with torchvision's old ``training.pt`` and ``test.pt``.
-            Without it EDGE_MNIST_DATA, then the cache, then the download.
+        name: One of ``DATASETS``, or a folder with one folder of pictures for each class;
+            ``./kmnist`` is such a folder, ``kmnist`` never.
+        data_dir: For MNIST a folder with its four files, gzipped or not, flat or in ``MNIST/raw``,
+            or with torchvision's old ``training.pt`` and ``test.pt``; for its siblings
+            torchvision's root, with ``FashionMNIST/raw`` or the like in it. Without it
+            EDGE_MNIST_DATA, then the cache, then the download.
         offline: Never download. EDGE_MNIST_OFFLINE=1 does the same.
         timeout_s: Longest time for a download.
 
@@ -38,8 +42,11 @@ def load_dataset(
         return load_digits()
     if name == "mnist":
         return load_mnist(data_dir, offline=offline, timeout_s=timeout_s)
+    if name in SIBLINGS:
+        return load_sibling(name, data_dir, offline=offline, timeout_s=timeout_s)
     if Path(name).is_dir():
-        return load_folder(Path(name))
+        # By the name as given: a Path drops the "./" that tells a folder from a sibling.
+        return dataclasses.replace(load_folder(Path(name)), name=name)
     raise UsageError(
         f"no data set named {name!r}; there are: {', '.join(DATASETS)}, and any folder with "
         "a folder of pictures for each class"

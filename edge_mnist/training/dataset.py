@@ -15,7 +15,7 @@ class Dataset:
     """Images and labels: official training part and test part.
 
     Attributes:
-        name: ``mnist``, ``digits``, or a folder's path.
+        name: One of ``edge_mnist.training.data.DATASETS``, or a folder's path.
         class_names: What each label means, for people.
         train_images: Shape (N, 28, 28), uint8, 0 = background, 255 = full ink.
         train_labels: Shape (N,), int64.

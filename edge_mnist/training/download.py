@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mnist.atomic import make_folder
+from edge_mnist.atomic import make_folder, output_errors
 from edge_mnist.errors import DataError, MissingPackageError
 
 SOCKET_TIMEOUT_S = 10
@@ -97,8 +97,7 @@ def download(source: Source, folder: Path, *, timeout_s: float) -> None:
             raise source.not_at_hand(f"the download took longer than {timeout_s:.0f} s")
         if failures:
             raise failures[0]
-        if not (folder / source.loader).exists():
-            os.replace(Path(partial) / source.loader, folder / source.loader)
+        _move_files(Path(partial) / source.loader / "raw", folder / source.loader / "raw")
 
 
 def _run_download(source: Source, root: str, failures: list[Exception]) -> None:
@@ -124,6 +123,14 @@ def _run_download(source: Source, root: str, failures: list[Exception]) -> None:
         failures.append(source.not_at_hand(f"the download failed ({reason.rstrip(':')})"))
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Move whole files into ``target``; a folder there that lacks some is completed."""
+    make_folder(target)
+    with output_errors(target):
+        for path in source.iterdir():
+            os.replace(path, target / path.name)
 
 
 def _drop_others(folder: Path, kept: str) -> None:

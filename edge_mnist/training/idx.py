@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ VALUE_TYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 12: np.dtype(">i
 MAX_DIMS = 3
 
 
-def find_file(folder: Path, name: str) -> Path | None:
+def find_file(folder: Path, name: str, *, packed_first: bool = False) -> Path | None:
     """Return the file of that name, gzipped or not; None if there is neither."""
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
+    for suffix in (".gz", "") if packed_first else ("", ".gz"):
+        path = folder / f"{name}{suffix}"
+        if os.path.isfile(path):  # unlike Path.is_file, no error where the folder is forbidden
             return path
     return None
 

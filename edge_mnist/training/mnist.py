@@ -1,6 +1,7 @@
 """MNIST: its four files, or torchvision's old two, every byte of them known by its checksum."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def find_mnist_in(folder: Path) -> Path:
         if all(find_file(candidate, name) for name in MNIST_FILES):
             return candidate
     for candidate in (folder, folder / "MNIST" / "processed", folder / "processed"):
-        if all((candidate / name).is_file() for name in PROCESSED_FILES):
+        if all(os.path.isfile(candidate / name) for name in PROCESSED_FILES):
             return candidate
     missing = [name for name in MNIST_FILES if not find_file(folder, name)]
     raise DataError(
