@@ -135,6 +135,13 @@ def test_split_is_stratified_apart_and_always_the_same(digits: Dataset) -> None:
     assert np.abs(np.bincount(labels[validation]) - expected).max() <= 1
 
 
+def test_too_few_images_to_split_are_an_error_with_a_way_out() -> None:
+    labels = np.arange(30, dtype=np.int64).repeat(4)
+    with pytest.raises(DataError, match=r"120 images of 30 classes .* validation_share"):
+        split_stratified(labels, share=1 / 12)
+    assert len(split_stratified(labels, share=0.3)[1]) == 36
+
+
 def test_environment_names_the_folder(mnist: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = os.environ["EDGE_MNIST_DATA"]
     monkeypatch.delenv("EDGE_MNIST_DATA")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.errors import DataError
+
 DIGIT_LABELS = tuple("0123456789")
 SPLIT_SEED = 20_041_998  # one split for all seeds, so that runs are comparable
 
@@ -52,11 +54,20 @@ def split_stratified(
 
     Returns:
         Row numbers of the two parts, each sorted.
+
+    Raises:
+        DataError: There are too few to have every class in both parts.
     """
     from sklearn.model_selection import train_test_split
 
     rows = np.arange(len(labels))
-    first, second = train_test_split(
-        rows, test_size=share, stratify=labels, random_state=SPLIT_SEED
-    )
+    try:
+        first, second = train_test_split(
+            rows, test_size=share, stratify=labels, random_state=SPLIT_SEED
+        )
+    except ValueError as error:  # a class of one image, or fewer images in a part than classes
+        raise DataError(
+            f"{len(labels)} images of {len(np.unique(labels))} classes are too few to hold out "
+            f"{share:.1%} of them; add images, or hold out more (--set validation_share=0.3)"
+        ) from error
     return np.sort(first), np.sort(second)
