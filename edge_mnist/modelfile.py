@@ -20,6 +20,7 @@ EXPORTS_FOLDER = Path("exports")
 UINT8, FLOAT = 2, 1  # TensorProto.DataType
 INPUT = ("images", UINT8, ("batch", 28, 28))
 OUTPUTS = ("logits", "probabilities")
+FRAMINGS = ("digit", "whole")
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA, MODEL_FUNCTIONS = 7, 14, 25
@@ -60,12 +61,14 @@ class ModelInfo:
         class_names: What each output means, for people.
         quantization: ``none`` or how the weights were quantised.
         rejection_threshold: Least confidence of an answer, 0..1.
+        framing: How pictures are brought to its input; see ``picture.reading.read_picture``.
         metadata: Every entry of the file's ``metadata_props``.
     """
 
     class_names: tuple[str, ...]
     quantization: str
     rejection_threshold: float
+    framing: str
     metadata: Mapping[str, str]
 
 
@@ -182,7 +185,10 @@ def _check_contract(content: bytes) -> ModelInfo:
         raise _breach(f"outputs {outputs}, want {wanted}")
     _refuse_outside_data(content, graphs[0])
     threshold = float(metadata.get("rejection_threshold", "0"))
-    return ModelInfo(class_names, metadata["quantization"], threshold, metadata)
+    framing = metadata.get("framing", "digit")
+    if framing not in FRAMINGS:
+        raise _breach(f"framing {framing!r}, want {' or '.join(FRAMINGS)}")
+    return ModelInfo(class_names, metadata["quantization"], threshold, framing, metadata)
 
 
 def _read_metadata(content: bytes) -> dict[str, str]:

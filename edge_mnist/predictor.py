@@ -149,7 +149,7 @@ class Predictor:
         Raises:
             PictureError: The picture cannot be read.
         """
-        return self._answer([read_picture(picture)])[0]
+        return self._answer([read_picture(picture, framing=self.info.framing)])[0]
 
     def predict_many(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
         """Read the digits in many pictures, on all cores where that pays, in order, as they come.
@@ -165,7 +165,7 @@ class Predictor:
                 if use_threads:
                     waiting.append(pool.submit(self._predict_chunk, chunk))
                 else:  # the session needs no lock: it runs while the next chunk is read here
-                    waiting.append(pool.submit(self._answer_chunk, _read_chunk(chunk)))
+                    waiting.append(pool.submit(self._answer_chunk, self._read_chunk(chunk)))
                 while len(waiting) >= (READ_AHEAD // CHUNK_IMAGES if use_threads else 2):
                     answers = waiting.popleft().result()
                     picture_s = answers.picture_s
@@ -197,7 +197,12 @@ class Predictor:
         return self._run("logits", images, batch_size)
 
     def _predict_chunk(self, pictures: list[Picture]) -> _Answers:
-        return self._answer_chunk(_read_chunk(pictures))
+        return self._answer_chunk(self._read_chunk(pictures))
+
+    def _read_chunk(self, pictures: list[Picture]) -> _Chunk:
+        start = time.thread_time()
+        sights = [_read_or_error(picture, self.info.framing) for picture in pictures]
+        return _Chunk(sights, (time.thread_time() - start) / len(pictures))
 
     def _answer_chunk(self, chunk: _Chunk) -> _Answers:
         readable = [sight for sight in chunk.sights if isinstance(sight, Sight)]
@@ -257,14 +262,8 @@ def _split(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
         yield chunk
 
 
-def _read_chunk(pictures: list[Picture]) -> _Chunk:
-    start = time.thread_time()
-    sights = [_read_or_error(picture) for picture in pictures]
-    return _Chunk(sights, (time.thread_time() - start) / len(pictures))
-
-
-def _read_or_error(picture: Picture) -> Sight | PictureError:
+def _read_or_error(picture: Picture, framing: str) -> Sight | PictureError:
     try:
-        return read_picture(picture)
+        return read_picture(picture, framing=framing)
     except PictureError as error:
         return error

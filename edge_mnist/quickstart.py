@@ -13,8 +13,9 @@ from edge_mnist.export.release import ExportResult, export
 from edge_mnist.modelfile import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
 from edge_mnist.plots import plot_predictions
 from edge_mnist.predictor import Prediction, Predictor
-from edge_mnist.training.data import load_dataset, named_folder
+from edge_mnist.training.data import load_dataset
 from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.download import named_folder
 from edge_mnist.training.loop import Progress
 from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import RunResult, train

@@ -1,9 +1,13 @@
 """What several tests share: real data, one real training, one real export."""
 
+import contextlib
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +95,18 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         sheet: Image.Image = draw_digit(digit, generator)
         sheet.save(path)
     return paths
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Serve a folder over HTTP on this machine, as a mirror of a data set would."""
+    handler = functools.partial(SilentHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass

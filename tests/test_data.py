@@ -1,29 +1,27 @@
-import contextlib
-import functools
 import gzip
 import hashlib
 import os
 import shutil
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torchvision
-from conftest import Command
+from conftest import Command, serve
 
 from edge_mnist.errors import DataError
-from edge_mnist.training import data
 from edge_mnist.training.data import load_dataset
 from edge_mnist.training.dataset import Dataset, split_stratified
+from edge_mnist.training.download import cache_folder, named_folder
+from edge_mnist.training.idx import find_file
+from edge_mnist.training.mnist import MNIST_FILES
 
 
 def given_files() -> list[Path]:
-    folder = data.named_folder(None)
+    folder = named_folder(None)
     assert folder is not None
-    return [data._find_file(folder, name) or folder for name in data.MNIST_FILES]
+    return [find_file(folder, name) or folder for name in MNIST_FILES]
 
 
 def test_mnist_is_whole(mnist: Dataset) -> None:
@@ -87,21 +85,6 @@ def test_no_data_and_no_network_names_three_ways_out(edge_mnist: Command) -> Non
     assert "--dataset digits" in line
 
 
-@contextlib.contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder over HTTP on this machine, as a mirror of MNIST would."""
-    handler = functools.partial(SilentHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-class SilentHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 def test_torchvisions_own_download_fills_the_cache(
     mnist: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +95,7 @@ def test_torchvisions_own_download_fills_the_cache(
     with serve(folder) as mirror:
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
         assert load_dataset("mnist").sha256 == mnist.sha256
-    assert sorted(path.name for path in data.cache_folder().iterdir()) == ["MNIST"]
+    assert sorted(path.name for path in cache_folder().iterdir()) == ["MNIST"]
     assert load_dataset("mnist").sha256 == mnist.sha256  # from the cache: the mirror is gone
 
 
@@ -126,7 +109,7 @@ def test_a_failed_download_leaves_no_half(
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
         with pytest.raises(DataError, match="download failed"):
             load_dataset("mnist")
-    assert list(data.cache_folder().iterdir()) == []
+    assert list(cache_folder().iterdir()) == []
 
 
 def test_digits_look_like_mnist(digits: Dataset) -> None:
@@ -152,7 +135,60 @@ def test_split_is_stratified_apart_and_always_the_same(digits: Dataset) -> None:
     assert np.abs(np.bincount(labels[validation]) - expected).max() <= 1
 
 
+def test_too_few_images_to_split_are_an_error_with_a_way_out() -> None:
+    labels = np.arange(30, dtype=np.int64).repeat(4)
+    with pytest.raises(DataError, match=r"120 images of 30 classes .* validation_share"):
+        split_stratified(labels, share=1 / 12)
+    assert len(split_stratified(labels, share=0.3)[1]) == 36
+
+
 def test_environment_names_the_folder(mnist: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = os.environ["EDGE_MNIST_DATA"]
     monkeypatch.delenv("EDGE_MNIST_DATA")
     assert load_dataset("mnist", data_dir=Path(folder)).sha256 == mnist.sha256
+
+
+def write_processed(mnist: Dataset, folder: Path, *, modern: bool = True) -> None:
+    """Write MNIST as torchvision kept it until 2021."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {
+        "training.pt": (mnist.train_images, mnist.train_labels),
+        "test.pt": (mnist.test_images, mnist.test_labels),
+    }
+    for name, pair in parts.items():
+        tensors = tuple(torch.tensor(part) for part in pair)
+        torch.save(tensors, folder / name, _use_new_zipfile_serialization=modern)
+
+
+@pytest.mark.parametrize("modern", [True, False])
+@pytest.mark.parametrize("layout", [".", "processed", "MNIST/processed"])
+def test_torchvisions_old_form_is_read(
+    mnist: Dataset, tmp_path: Path, layout: str, modern: bool
+) -> None:
+    write_processed(mnist, tmp_path / layout, modern=modern)
+    assert load_dataset("mnist", data_dir=tmp_path).sha256 == mnist.sha256
+
+
+@pytest.mark.parametrize("damage", ["pixel", "label", "wide label", "shape", "truncated", "list"])
+def test_a_damaged_old_form_is_refused(
+    mnist: Dataset, tmp_path: Path, edge_mnist: Command, damage: str
+) -> None:
+    write_processed(mnist, tmp_path)
+    path = tmp_path / "test.pt"
+    images, labels = torch.load(path, weights_only=True)
+    if damage == "pixel":
+        images[9, 9, 9] ^= 1
+    labels[9] += {"label": 1, "wide label": 256}.get(damage, 0)
+    content = [images, labels, labels] if damage == "list" else (images, labels)
+    torch.save(content if damage != "shape" else (images.flatten(1), labels), path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DataError) as caught:
+        load_dataset("mnist", data_dir=tmp_path)
+    assert str(path) in str(caught.value)
+    assert "altered" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    if damage == "truncated":
+        done = edge_mnist("train", "--data-dir", tmp_path)
+        assert done.returncode == 3
+        assert done.stderr == f"edge-mnist: {caught.value}\n"

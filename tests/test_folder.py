@@ -66,6 +66,16 @@ def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
         load_folder(tmp_path)
 
 
+def test_a_folder_may_be_named_like_a_data_set(
+    signs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kmnist").symlink_to(signs)
+    monkeypatch.chdir(tmp_path)
+    dataset = load_dataset("./kmnist")
+    assert dataset.name == "./kmnist"  # what a model keeps, and loads its data by again
+    assert dataset.class_names == SIGNS
+
+
 def test_a_teacher_of_other_classes_is_refused(signs: Path, tmp_path: Path) -> None:
     recipe = find_recipe("default", dataset=str(signs), teacher="max/model.int8.onnx")
     with pytest.raises(ModelError, match="knows other classes"):

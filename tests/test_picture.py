@@ -319,3 +319,20 @@ def test_mnist_drawn_on_a_sheet(mnist: Dataset, side_px: int) -> None:
 def test_mnist_read_back_from_png(mnist: Dataset) -> None:
     for image in mnist.test_images[:1000]:
         assert (read_picture(to_bytes(Image.fromarray(image))).image == image).all()
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (56, 28), (300, 400), (1, 50)])
+def test_a_whole_picture_keeps_its_frame(shape: tuple[int, int]) -> None:
+    sheet = np.zeros(shape, np.uint8)
+    sheet[:, shape[1] // 4 : -shape[1] // 4] = 200  # reaches two sides, as a coat does
+    seen = read_picture(sheet, framing="whole")
+    assert seen.reason is None
+    assert seen.image.max() == 200
+    if shape == (28, 28):
+        assert (seen.image == sheet).all()
+    if shape == (300, 400):
+        rows = np.flatnonzero(seen.image.any(axis=1))
+        assert (rows[0], rows[-1]) == (3, 23)
+    light = np.full((28, 28), 255, np.uint8)
+    light[8:20, 8:20] = 55
+    assert (read_picture(light, framing="whole").image == 255 - light).all()

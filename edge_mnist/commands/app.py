@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 
 DataDir = Annotated[
-    Path | None, typer.Option(help="Folder with MNIST's four files. [env: EDGE_MNIST_DATA]")
+    Path | None, typer.Option(help="Folder with the data set's files. [env: EDGE_MNIST_DATA]")
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never download anything.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

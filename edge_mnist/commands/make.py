@@ -18,7 +18,11 @@ from edge_mnist.commands.app import (
 )
 
 DatasetName = Annotated[
-    str | None, typer.Option(help="mnist, digits, or a folder with a folder for each class.")
+    str | None,
+    typer.Option(
+        help="mnist, digits, fashion-mnist, kmnist, qmnist, emnist-digits, or a folder with a "
+        "folder for each class."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -39,7 +39,8 @@ class ExportedModel:
 def describe_model(checkpoint: Checkpoint, dataset: Dataset, quantization: str) -> dict[str, str]:
     """Return a model file's metadata, all but its accuracy."""
     images, _ = draw_golden_images()
-    return {
+    unusual = {} if dataset.framing == "digit" else {"framing": dataset.framing}
+    return unusual | {
         "contract": CONTRACT_VERSION,
         "class_names": json.dumps(checkpoint.class_names),
         "network": checkpoint.recipe.network,

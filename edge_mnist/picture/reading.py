@@ -31,12 +31,14 @@ class Sight:
     reason: str | None = None
 
 
-def read_picture(picture: Picture) -> Sight:
+def read_picture(picture: Picture, *, framing: str = "digit") -> Sight:
     """Turn a picture of one digit into the model's input.
 
     Args:
         picture: A path, the bytes of a file, an open binary file, a PIL image, or an array of
             H x W or H x W x 1/3/4: uint8, uint16, bool, or float in 0..1.
+        framing: ``digit`` looks for ink and frames it as MNIST does. ``whole`` takes the picture
+            as it is, for data sets whose images fill their frame, as pictures of clothes do.
 
     Returns:
         The image and, where the picture shows no single digit, the reason. A picture that already
@@ -46,6 +48,8 @@ def read_picture(picture: Picture) -> Sight:
         PictureError: It cannot be read.
     """
     grey = to_grey(picture)
+    if framing == "whole":
+        return Sight(frame_whole(grey))
     if grey.shape == (SIDE_PX, SIDE_PX):
         for levels in (grey, 255 - grey):
             if is_mnist_image(levels):
@@ -103,6 +107,23 @@ def frame_ink(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     strong = np.sort(small, axis=None)[-max(3, small.size // 25)]
     bright = np.minimum(np.round(small * (255 / max(int(strong), 40))), 255)
     return center_mass(bright.astype(np.uint8))
+
+
+def frame_whole(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bring a whole picture to 28 x 28, light on dark; one of that size keeps its levels.
+
+    Args:
+        grey: Shape (H, W), uint8. A light border is taken for paper: then dark is ink.
+    """
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    levels = 255 - grey if np.median(border) > 127 else grey
+    scale = SIDE_PX / max(levels.shape)
+    height, width = (max(1, round(side * scale)) for side in levels.shape)
+    small = np.asarray(Image.fromarray(levels).resize((width, height), Image.Resampling.BOX))
+    framed = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    top, left = (SIDE_PX - height) // 2, (SIDE_PX - width) // 2
+    framed[top : top + height, left : left + width] = small
+    return framed
 
 
 def center_mass(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.errors import DataError
+
+DIGIT_LABELS = tuple("0123456789")
 SPLIT_SEED = 20_041_998  # one split for all seeds, so that runs are comparable
 
 
@@ -14,13 +17,14 @@ class Dataset:
     """Images and labels: official training part and test part.
 
     Attributes:
-        name: ``mnist``, ``digits``, or a folder's path.
+        name: One of ``edge_mnist.training.data.DATASETS``, or a folder's path.
         class_names: What each label means, for people.
         train_images: Shape (N, 28, 28), uint8, 0 = background, 255 = full ink.
         train_labels: Shape (N,), int64.
         test_images: Like ``train_images``.
         test_labels: Like ``train_labels``.
         skipped: Each picture that could not be read, and why.
+        framing: How a picture becomes such an image; see ``picture.reading.read_picture``.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Dataset:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
     skipped: tuple[str, ...] = ()
+    framing: str = "digit"
 
     @property
     def sha256(self) -> str:
@@ -51,11 +56,20 @@ def split_stratified(
 
     Returns:
         Row numbers of the two parts, each sorted.
+
+    Raises:
+        DataError: There are too few to have every class in both parts.
     """
     from sklearn.model_selection import train_test_split
 
     rows = np.arange(len(labels))
-    first, second = train_test_split(
-        rows, test_size=share, stratify=labels, random_state=SPLIT_SEED
-    )
+    try:
+        first, second = train_test_split(
+            rows, test_size=share, stratify=labels, random_state=SPLIT_SEED
+        )
+    except ValueError as error:  # a class of one image, or fewer images in a part than classes
+        raise DataError(
+            f"{len(labels)} images of {len(np.unique(labels))} classes are too few to hold out "
+            f"{share:.1%} of them; add images, or hold out more (--set validation_share=0.3)"
+        ) from error
     return np.sort(first), np.sort(second)

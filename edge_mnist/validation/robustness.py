@@ -44,17 +44,18 @@ def measure_robustness(
     """Measure several models on the same corrupted images.
 
     Args:
-        predictors: Open models.
+        predictors: Open models of one data set.
         images: Shape (N, 28, 28), uint8; the first ``N_IMAGES`` are used.
         labels: True classes, shape (N,).
         as_pictures: Measure them taken for pictures too; twenty times as slow.
         seed: Of the corruptions.
     """
     images, labels = images[:N_IMAGES], labels[:N_IMAGES]
+    framing = predictors[0].info.framing
     plain: list[dict[str, float]] = [{} for _ in predictors]
     framed: list[dict[str, float]] = [{} for _ in predictors]
     for name, corrupted in corrupt(images, seed=seed):
-        sights = [read_picture(image) for image in corrupted] if as_pictures else []
+        sights = [read_picture(one, framing=framing) for one in corrupted] if as_pictures else []
         for row, predictor in enumerate(predictors):
             plain[row][name] = _share_right(predictor, corrupted, labels)
             if as_pictures:
