@@ -253,11 +253,14 @@ def _providers(report: "BenchReport") -> str:
 def print_networks(entries: "Sequence[NetworkEntry]") -> None:
     """Print a table of networks."""
     table = Table("network", box=None, pad_edge=False)
-    for column in ("weights", "multiply-adds"):
+    for column in ("weights", "multiply-adds", "accuracy"):
         table.add_column(column, justify="right")
+    table.add_column("by")
     table.add_column("")
     for entry in entries:
-        table.add_row(entry.name, f"{entry.n_weights:,}", f"{entry.n_multiply_adds:,}", entry.about)
+        sizes = (f"{entry.n_weights:,}", f"{entry.n_multiply_adds:,}")
+        accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.2%}"
+        table.add_row(entry.name, *sizes, accuracy, entry.best_recipe or "", entry.about)
     OUT.print(table)
 
 

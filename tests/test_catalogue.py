@@ -20,6 +20,8 @@ def test_multiply_adds_are_counted_by_hand() -> None:
 def test_everything_is_listed() -> None:
     assert [entry.name for entry in list_networks()] == list(NETWORKS)
     assert [entry.name for entry in list_recipes()] == list(RECIPES)
+    (edge,) = (entry for entry in list_networks() if entry.name == "edge")
+    assert (edge.best_recipe, edge.n_weights) == ("default", 47_994)
     reached = {entry.name: entry.accuracy for entry in list_recipes()}
     for name, folder in {"default": "", "nano": "nano", "max": "max"}.items():
         manifest = json.loads((SHIPPED / folder / "manifest.json").read_text())

@@ -1,7 +1,7 @@
 """What there is to train: networks and recipes, with their sizes and what they reached."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -29,12 +29,16 @@ class NetworkEntry:
         about: What it is for.
         n_weights: Numbers that training decides.
         n_multiply_adds: Multiplications of weights, for one image.
+        best_recipe: The most accurate measured recipe that trains it, or None.
+        accuracy: What that recipe reached, a fraction, or None.
     """
 
     name: str
     about: str
     n_weights: int
     n_multiply_adds: int
+    best_recipe: str | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class RecipeEntry:
 
 def list_networks() -> list[NetworkEntry]:
     """List every network."""
-    return [_describe_network(name) for name in NETWORKS]
+    recipes = list_recipes()
+    return [_describe_network(name, recipes) for name in NETWORKS]
 
 
 def list_recipes() -> list[RecipeEntry]:
@@ -65,10 +70,19 @@ def list_recipes() -> list[RecipeEntry]:
     return [_describe_recipe(recipe, reached.get(name)) for name, recipe in RECIPES.items()]
 
 
-def _describe_network(name: str) -> NetworkEntry:
+def _describe_network(name: str, recipes: Sequence[RecipeEntry]) -> NetworkEntry:
     network = make_network(Recipe(name="", network=name))
     about = (NETWORKS[name].__doc__ or "").splitlines()[0].removeprefix("Return ").rstrip(".")
-    return NetworkEntry(name, about, count_weights(network), count_multiply_adds(network))
+    measured = [one for one in recipes if one.network == name and one.accuracy]
+    best = max(measured, key=lambda one: one.accuracy or 0, default=None)
+    return NetworkEntry(
+        name=name,
+        about=about,
+        n_weights=count_weights(network),
+        n_multiply_adds=count_multiply_adds(network),
+        best_recipe=best.name if best else None,
+        accuracy=best.accuracy if best else None,
+    )
 
 
 def _describe_recipe(recipe: Recipe, accuracy: float | None) -> RecipeEntry:
