@@ -13,7 +13,7 @@ import torch
 from edge_mnist.atomic import make_folder, output_errors, write_atomically
 from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.modelfile import CHECKPOINT_NAME
-from edge_mnist.plots import plot_curves
+from edge_mnist.plots.curves import plot_curves
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.environment import describe_environment
