@@ -73,7 +73,6 @@ def plot_folds(accuracies: Sequence[float]) -> bytes:
         A PNG file.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FormatStrFormatter
 
     mean, deviation = measure_spread(accuracies)
     numbers = np.arange(1, len(accuracies) + 1)
@@ -94,7 +93,7 @@ def plot_folds(accuracies: Sequence[float]) -> bytes:
     axes.set(xlabel="fold", xlim=(0.5, len(accuracies) + 0.5))
     axes.set(ylabel="accuracy (%)", ylim=(bottom - spare, top + spare))
     label_whole_numbers(axes.xaxis)
-    axes.yaxis.set_major_formatter(FormatStrFormatter("%.2f"))
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
     return to_png(figure)
 
@@ -107,11 +106,12 @@ def measure_spread(accuracies: Sequence[float]) -> tuple[float, float]:
 
 def _choose_scale(axes: "Axes", values: Sequence[float]) -> None:
     """Take a logarithmic scale where that shows more, else a linear one from 0."""
-    if min(values) > 0 and max(values) / min(values) > LOG_PAYS:
+    finite = [value for value in values if np.isfinite(value)] or [0.0]  # a loss may overflow
+    if min(finite) > 0 and max(finite) / min(finite) > LOG_PAYS:
         axes.set_yscale("log")
         label_log_axis(axes.yaxis)
     else:
-        axes.set_ylim(0, max(*values, 0.1) * 1.1)
+        axes.set_ylim(0, max(*finite, 0.1) * 1.1)
 
 
 def _describe_errors(epochs: Sequence[int], errors: Sequence[float]) -> str:

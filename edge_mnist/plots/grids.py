@@ -154,7 +154,7 @@ def arrange(n_images: int, captions: Sequence[Caption]) -> Layout:
     """Choose columns and rows so that captions never meet and the sheet is not too wide."""
     longest = max(len(line) for caption in captions for line in caption.lines)
     n_lines = max(len(caption.lines) for caption in captions)
-    cell_width = max(SIDE + 2 * GAP, int(np.ceil(longest * CHARACTER)) + GAP)
+    cell_width = max(SIDE + 2 * GAP, int(np.ceil(longest * CHARACTER)) + 2 * GAP)
     columns = min(n_images, (SHEET_WIDTH - GAP) // cell_width)
     cell_height = SIDE + GAP + int(np.ceil(n_lines * LINE)) + GAP
     return Layout(columns, -(-n_images // columns), cell_width, cell_height)

@@ -41,8 +41,8 @@ def plot(
     """Draw models and runs: what they read, how well, their filters and how they were trained.
 
     Args:
-        paths: Model files, folders written by export (the file that ``predict`` would use) and
-            run folders; None for the model that ``predict`` would use.
+        paths: Model files, folders written by export (the file that ``predict`` would use), run
+            folders and checkpoints; None for the model that ``predict`` would use.
         folder: Where the pictures go; of several paths, each into a folder below.
         data_dir: Folder with MNIST's four files; see ``training.data.load_dataset``.
         offline: Never download.
@@ -89,6 +89,8 @@ def locate(path: Path) -> Path:
     Raises:
         ModelError: It is neither.
     """
+    if path.name == CHECKPOINT_NAME and path.is_file():
+        return path.parent
     if not path.is_dir() or any((path / name).is_file() for name in (FLOAT32_NAME, INT8_NAME)):
         return find_model(path)
     if not (path / CHECKPOINT_NAME).is_file():
@@ -197,8 +199,8 @@ def _draw_tests(predictor: Predictor, dataset: "Dataset") -> dict[str, bytes]:
 def _check_classes(path: Path, class_names: tuple[str, ...], dataset: "Dataset") -> None:
     if class_names != dataset.class_names:
         raise ModelError(
-            f"{path} knows other classes ({len(class_names)}) than the data set "
-            f"{dataset.name} holds now ({len(dataset.class_names)})"
+            f"the {len(class_names)} classes of {path} are not the {len(dataset.class_names)} "
+            f"that the data set {dataset.name} holds now"
         )
 
 
