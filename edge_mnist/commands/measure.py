@@ -47,6 +47,7 @@ def validate(
         raise UsageError("--plots draws the test set; it has no place in a --self-test")
     if plots:
         need("matplotlib", "edge-mnist[train]")
+    from edge_mnist import terminal
     from edge_mnist.modelfile import find_models
     from edge_mnist.validation.gate import Limits
     from edge_mnist.validation.validate import load_test_data, validate
@@ -60,12 +61,11 @@ def validate(
     if plots and dataset:
         from edge_mnist.plots.subjects import plot_tests
 
-        plot_tests(paths, dataset, folder=plots)
+        pictures = plot_tests(paths, dataset, folder=plots)
+        terminal.say(f"{len(pictures.paths)} pictures in {plots}")
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
-        from edge_mnist import terminal
-
         terminal.print_validation(report)
     raise typer.Exit(0 if report.passed else 1)
 
