@@ -11,7 +11,7 @@ from edge_mnist.errors import DataError
 from edge_mnist.export.golden import draw_digit
 from edge_mnist.export.release import ExportResult, export
 from edge_mnist.modelfile import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
-from edge_mnist.plots import plot_predictions
+from edge_mnist.plots.grids import plot_predictions
 from edge_mnist.predictor import Prediction, Predictor
 from edge_mnist.training.data import load_dataset
 from edge_mnist.training.dataset import Dataset

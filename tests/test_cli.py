@@ -8,7 +8,7 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-COMMANDS = ("train", "export", "validate", "predict", "doctor", "quickstart")
+COMMANDS = ("train", "export", "validate", "plot", "predict", "doctor", "quickstart")
 
 
 def test_help_and_version(edge_mnist: Command) -> None:

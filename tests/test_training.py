@@ -49,11 +49,17 @@ def test_a_run_folder_holds_everything(run_folder: Path) -> None:
     names = {path.name for path in run_folder.iterdir()}
     assert names == {
         CHECKPOINT_NAME,
+        "confusion.png",
         "curves.png",
         "environment.json",
+        "filters.png",
         "history.jsonl",
+        "mistakes.png",
+        "predictions.png",
         "recipe.json",
+        "reliability.png",
         "result.json",
+        "samples.png",
     }
     lines = (run_folder / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 9))

@@ -33,6 +33,9 @@ def validate(
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Fifteen corruptions too; takes a minute.")
     ] = False,
+    plots: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of the mistakes and more.")
+    ] = None,
     atol: Annotated[float, typer.Option(help="Largest difference of float32 logits.")] = 1e-3,
     max_accuracy_lost: MaxAccuracyLost = 0.001,
     data_dir: DataDir = None,
@@ -40,6 +43,11 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Put model files through the gate; exit 1 if one misses a limit."""
+    if plots and self_test:
+        raise UsageError("--plots draws the test set; it has no place in a --self-test")
+    if plots:
+        need("matplotlib", "edge-mnist[train]")
+    from edge_mnist import terminal
     from edge_mnist.modelfile import find_models
     from edge_mnist.validation.gate import Limits
     from edge_mnist.validation.validate import load_test_data, validate
@@ -50,11 +58,14 @@ def validate(
     report = validate(
         paths, dataset=dataset, against=against, limits=limits, with_robustness=robustness
     )
+    if plots and dataset:
+        from edge_mnist.plots.subjects import plot_tests
+
+        pictures = plot_tests(paths, dataset, folder=plots)
+        terminal.say(f"{len(pictures.paths)} pictures in {plots}")
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
-        from edge_mnist import terminal
-
         terminal.print_validation(report)
     raise typer.Exit(0 if report.passed else 1)
 
@@ -99,7 +110,7 @@ def bench(
     )
     worse = regression.compare_reports(base, report, max_regression=share) if base else None
     if plot:
-        from edge_mnist.plots import plot_benchmark
+        from edge_mnist.plots.benchmark import plot_benchmark
 
         write_atomically(plot, plot_benchmark(report))
     if as_json:

@@ -11,7 +11,7 @@ import torch
 
 from edge_mnist.atomic import make_folder, output_errors, write_atomically
 from edge_mnist.errors import ModelError
-from edge_mnist.plots import plot_folds
+from edge_mnist.plots.curves import plot_folds
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.loop import Progress
 from edge_mnist.training.plan import (

@@ -227,6 +227,17 @@ def to_pixels(images: Tensor) -> Tensor:
     return images.unsqueeze(1).float() / 255
 
 
+def first_weights(network: nn.Module) -> NDArray[np.float32]:
+    """Return the weights of the first layer, shape (n, channels, height, width) or (n, 784)."""
+    first = next(weights for weights in network.parameters() if weights.ndim > 1)
+    return np.asarray(first.detach().cpu().numpy(), np.float32)
+
+
+def to_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the softmax of logits, shape (N, classes)."""
+    return np.asarray(torch.from_numpy(logits).softmax(dim=1).numpy(), np.float32)
+
+
 def compute_logits(
     network: nn.Module, images: NDArray[np.uint8], *, batch_size: int = 1000
 ) -> NDArray[np.float32]:

@@ -11,12 +11,15 @@ import torch
 from edge_mnist.atomic import make_folder, output_errors, write_atomically
 from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.modelfile import CHECKPOINT_NAME
-from edge_mnist.plots import plot_curves
+from edge_mnist.plots.curves import plot_curves
+from edge_mnist.plots.filters import plot_filters
+from edge_mnist.plots.gallery import N_SHOWN, draw_test_pictures
+from edge_mnist.plots.grids import plot_samples
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.environment import describe_environment
 from edge_mnist.training.loop import Epoch, Progress, Trainer
-from edge_mnist.training.networks import compute_logits
+from edge_mnist.training.networks import compute_logits, first_weights, to_probabilities
 from edge_mnist.training.plan import RECIPE_NAME, RESULT_NAME, is_finished, new_run_folder
 from edge_mnist.training.recipe import Recipe
 
@@ -54,7 +57,7 @@ def train(
     Args:
         recipe: Every number that decides the weights.
         dataset: The data set that the recipe names.
-        folder: The run folder; holds checkpoint, history, curves, recipe and environment.
+        folder: The run folder; holds checkpoint, history, pictures, recipe and environment.
             None makes a new one below ``./runs``.
         device: Where to train; the CPU if None.
         resume: Go on from the folder's checkpoint, if it has one, instead of starting anew.
@@ -73,7 +76,6 @@ def train(
         history.append(trainer.run_epoch(_reporter(trainer, history, report)))
         write_atomically(folder / HISTORY_NAME, _to_jsonl(history))
         save_checkpoint(folder / CHECKPOINT_NAME, trainer.checkpoint())
-    write_atomically(folder / "curves.png", plot_curves(history))
     return _finish(trainer, dataset, history, folder)
 
 
@@ -139,19 +141,36 @@ def _reporter(
 
 def _finish(trainer: Trainer, dataset: Dataset, history: list[Epoch], folder: Path) -> RunResult:
     network = load_network(load_checkpoint(folder / CHECKPOINT_NAME))
-    predicted = compute_logits(network, dataset.test_images).argmax(axis=1)
+    probabilities = to_probabilities(compute_logits(network, dataset.test_images))
     result = RunResult(
         folder=str(folder),
         recipe=trainer.recipe,
         n_weights=sum(weight.numel() for weight in network.parameters()),
         validation_accuracy=history[-1].validation_accuracy,
-        test_accuracy=float((predicted == dataset.test_labels).mean()),
+        test_accuracy=float((probabilities.argmax(axis=1) == dataset.test_labels).mean()),
         n_test_images=len(dataset.test_labels),
         train_s=sum(epoch.train_s for epoch in history),
         device=str(trainer.device),
     )
+    tests = dataset.test_images, dataset.test_labels, probabilities, dataset.class_names
+    pictures = draw_test_pictures(*tests) | {
+        "curves.png": plot_curves(history),
+        "filters.png": plot_filters(first_weights(network)),
+        "samples.png": draw_samples(trainer),
+    }
+    for name, content in pictures.items():
+        write_atomically(folder / name, content)
     write_atomically(folder / RESULT_NAME, to_json(dataclasses.asdict(result)))
     return result
+
+
+def draw_samples(trainer: Trainer) -> bytes:
+    """Draw images as they come to the network in training, with the classes they are to give."""
+    pixels, targets = next(trainer.draw_batches())
+    shown = min(N_SHOWN, len(targets))  # what comes after the targets shows no single digit
+    images = (pixels[:shown, 0] * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    names = [trainer.class_names[label] for label in targets[:shown].argmax(dim=1).tolist()]
+    return plot_samples(images, names)
 
 
 def to_json(value: object) -> bytes:
