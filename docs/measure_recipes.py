@@ -88,12 +88,22 @@ def describe(name: str, record: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
+def describe_folds(name: str, record: dict[str, Any]) -> str:
+    """Return what each fold of a recipe reached on its own part of the training images."""
+    run = record["runs"][0]
+    if "folds" not in run:
+        return ""
+    each = ", ".join(f"{100 * accuracy:.2f}" for accuracy in run["folds"])
+    return f"\nFolds of `{name}`, on their own parts: {each}: {spread(run['folds'])}\n"
+
+
 def write_page(measured: dict[str, Any]) -> None:
     """Put the table of all that was measured into the page."""
     head = "| command | network | published | float32 | int8 | int8 bytes | seeds | training |\n"
     rows = [describe(name, measured[name]) for name in RECIPES if name in measured]
     before, rest = PAGE.read_text().split(TABLE_START)
     table = head + "|---" * 8 + "|\n" + "".join(rows)
+    table += "".join(describe_folds(name, record) for name, record in measured.items())
     PAGE.write_text(before + TABLE_START + table + TABLE_END + rest.split(TABLE_END)[1])
 
 
