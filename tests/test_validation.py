@@ -18,7 +18,7 @@ from edge_mnist.modelfile import (
 )
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.validation.gate import Check, Limits, check_accuracy_lost, compare_logits
-from edge_mnist.validation.validate import measure_calibration, validate
+from edge_mnist.validation.validate import load_test_data, measure_calibration, validate
 
 
 def copy_exports(exports: Path, folder: Path, *names: str) -> Path:
@@ -132,6 +132,17 @@ def test_the_command_exits_1_and_says_so_in_json(
     done = edge_mnist("validate", FLOAT32_NAME, "--self-test", env={"FORCE_COLOR": "1"})
     assert "\x1b[1;31mMISSED" in done.stdout.replace("  ", "") or "MISSED" in done.stdout
     assert "FAILED" in done.stdout
+
+
+def test_a_model_that_does_not_say_its_data_set(exports: Path, tmp_path: Path) -> None:
+    path = copy_exports(exports, tmp_path, FLOAT32_NAME) / FLOAT32_NAME
+    model = onnx.load(path)
+    kept = [one for one in model.metadata_props if not one.key.startswith("dataset")]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UsageError, match="does not say what it was trained on"):
+        load_test_data([path], data_dir=None, offline=True)
 
 
 def test_which_models_are_meant(

@@ -132,14 +132,16 @@ def load_test_data(paths: Sequence[Path], *, data_dir: Path | None, offline: boo
     """Load the data set that models say they were trained on.
 
     Raises:
-        UsageError: They were trained on different ones.
+        UsageError: They were trained on different ones, or do not say on which.
         DataError: It cannot be had.
     """
     from edge_mnist.training.data import load_dataset
 
-    names = {Predictor(path, provider="cpu").info.metadata["dataset"] for path in paths}
+    names = {Predictor(path, provider="cpu").info.metadata.get("dataset", "") for path in paths}
     if len(names) > 1:
         raise UsageError(f"the models are of different data sets: {', '.join(sorted(names))}")
+    if "" in names:
+        raise UsageError("a model does not say what it was trained on; only --self-test can help")
     return load_dataset(names.pop(), data_dir=data_dir, offline=offline)
 
 
