@@ -163,9 +163,8 @@ class Trainer:
             if self.recipe.augment:
                 pixels = change_shape(pixels, self.recipe, generator)
             targets = self.draw_targets(pixels[: len(rows)], self.labels[rows])
-            if (
-                self.recipe.augment and self.recipe.tone_share
-            ):  # the teacher has seen the clean image
+            # After the teacher, which sees the clean image.
+            if self.recipe.augment and self.recipe.tone_share:
                 pixels = change_tone(pixels, self.recipe.tone_share, generator)
             yield pixels, targets
 
