@@ -349,3 +349,17 @@ def test_set_on_the_command_line(edge_mnist: Command, tmp_path: Path) -> None:
 def test_recipe_names_are_theirs() -> None:
     assert all(name == recipe.name for name, recipe in RECIPES.items())
     assert {"default", "nano", "max", "fast"} <= set(RECIPES)
+
+
+def test_a_run_killed_before_its_result_was_written_gets_it(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(SHORT, epochs=1)
+    train(recipe, digits, folder=tmp_path)
+    result = (tmp_path / "result.json").read_text()
+    for name in ("result.json", "curves.png"):
+        (tmp_path / name).unlink()
+    plan, folder = plan_run(None, {}, folder=tmp_path, resume=True)
+    train(plan, digits, folder=folder, resume=True)
+    assert (tmp_path / "result.json").read_text() == result
+    assert (tmp_path / "curves.png").exists()
