@@ -1,8 +1,9 @@
 """Measure ``predict --engine ray`` on many small PNG files, and kill a worker midway.
 
-MNIST's test images, over and over, become files; a worker gets SIGKILL when half of the answers are
-there; then every picture must stand in the answers exactly once, with the answer that ``predict``
-gives in one process, which is timed on a sample.
+MNIST's test images, over and over, become files. They are read twice, the second time a worker
+gets SIGKILL when half of the answers are there. Each time every picture must stand in the answers
+exactly once, and a sample must get the answers that one process gives; that is timed before and
+after.
 
     python docs/measure_ray.py --data-dir FOLDER --pictures 100000
 """
@@ -17,12 +18,12 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from edge_mnist import Predictor
+from edge_mnist import Prediction, Predictor
 from edge_mnist.training.data import load_dataset
 
 SAMPLE = 10_000
@@ -40,67 +41,78 @@ def write_pictures(folder: Path, n_pictures: int, data_dir: Path | None) -> list
     return paths
 
 
-def read_workers(output: Path) -> Counter[int]:
-    """Return how many parts each process has written, from what the parts say of themselves."""
-    footers = (pq.read_metadata(path).metadata for path in output.glob("part-*.parquet"))
-    workers = (json.loads(footer[b"edge-mnist"])["worker"] for footer in footers)
-    return Counter(int(worker.rpartition(":")[2]) for worker in workers)
+def run_job(pictures: Path, output: Path, *, kill_after: int = 0) -> dict[str, Any]:
+    """Run the command and return its report.
 
-
-def run_and_kill(pictures: Path, output: Path, n_parts: int) -> int:
-    """Run the command, kill the process that wrote the last part midway, and return which."""
+    Args:
+        pictures: What to read.
+        output: Where to write.
+        kill_after: After so many parts, kill the process that wrote the last one; 0 for never.
+    """
     options = ["--engine", "ray", str(pictures), "--output", str(output), "--json"]
     command = [sys.executable, "-m", "edge_mnist", "predict", *options]
+    killed = None
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while len(done := list(output.glob("part-*.parquet"))) < n_parts:
-            time.sleep(0.05)
-        newest = max(done, key=lambda path: path.stat().st_mtime_ns)
-        footer = json.loads(pq.read_metadata(newest).metadata[b"edge-mnist"])
-        worker = int(footer["worker"].rpartition(":")[2])
-        os.kill(worker, signal.SIGKILL)
-        print(f"killed worker {worker} after {len(done)} parts", file=sys.stderr)
+        if kill_after:
+            while len(done := list(output.glob("part-*.parquet"))) < kill_after:
+                time.sleep(0.05)
+            killed = read_worker(max(done, key=lambda path: path.stat().st_mtime_ns))
+            os.kill(killed, signal.SIGKILL)
         answer, _ = process.communicate()
-    print(answer)
-    return worker
+    report: dict[str, Any] = json.loads(answer)
+    return report | {"killed": killed}
 
 
-def check_answers(output: Path, paths: list[str], sample: int) -> tuple[float, int]:
-    """Return pictures/s of ``predict_many`` on a sample, and how many answers differ from its."""
-    table: pa.Table = pq.read_table(output)
-    found = Counter(table["path"].to_pylist())
-    assert found == Counter(paths), "some picture is missing, or there twice"
-    rows = {row["path"]: row for row in table.to_pylist()}
+def read_worker(part: Path) -> int:
+    """Return which process wrote a part, from what the part says of itself."""
+    footer = json.loads(pq.read_metadata(part).metadata[b"edge-mnist"])
+    return int(footer["worker"].rpartition(":")[2])
+
+
+def predict_plainly(paths: list[str]) -> tuple[float, list[Prediction]]:
+    """Return pictures/s of ``predict_many`` in this process, and what it says."""
     with Predictor(provider="cpu") as predictor:
         start = time.perf_counter()
-        predictions = list(predictor.predict_many(paths[:sample]))
-        rate = len(predictions) / (time.perf_counter() - start)
+        predictions = list(predictor.predict_many(paths))
+        return len(predictions) / (time.perf_counter() - start), predictions
+
+
+def count_differences(output: Path, paths: list[str], predictions: list[Prediction]) -> int:
+    """Check that every path is in the answers once; return how many answers differ."""
+    rows = pq.read_table(output).to_pylist()
+    if Counter(row["path"] for row in rows) != Counter(paths):
+        raise SystemExit("some picture is missing, or there twice")
+    by_path = {row["path"]: row for row in rows}
     keys = ("status", "digit", "confidence", "reason", "error")
-    differ = sum(
-        any(rows[path][key] != getattr(prediction, key) for key in keys)
+    return sum(
+        any(by_path[path][key] != getattr(prediction, key) for key in keys)
         for path, prediction in zip(paths, predictions, strict=False)
     )
-    return rate, differ
 
 
 def main() -> None:
-    """Write the pictures, run, kill, check, and print the figures."""
+    """Write the pictures, run, run and kill, check, and print the figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--pictures", type=int, default=100_000)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        pictures, output = Path(name) / "pictures", Path(name) / "answers"
+        pictures, folder = Path(name) / "pictures", Path(name)
         paths = write_pictures(pictures, args.pictures, args.data_dir)
-        start = time.perf_counter()
-        killed = run_and_kill(pictures, output, n_parts=args.pictures // 2048)
-        job_s = time.perf_counter() - start
-        rate, differ = check_answers(output, paths, SAMPLE)
-        workers = read_workers(output)
-    print(
-        f"{len(paths):,} pictures, each exactly once, in {job_s:.1f} s: {len(paths) / job_s:,.0f}/s"
-    )
-    print(f"one process, a sample of {SAMPLE:,}: {rate:,.0f}/s; {differ} answers differ")
-    print(f"parts by worker: {dict(workers)}, {killed} was killed")
+        for kill_after in (0, args.pictures // 2048):
+            before, predictions = predict_plainly(paths[:SAMPLE])
+            output = folder / f"answers-{kill_after}"
+            report = run_job(pictures, output, kill_after=kill_after)
+            after, _ = predict_plainly(paths[:SAMPLE])
+            differ = count_differences(output, paths, predictions)
+            rate, plain = len(paths) / report["job_s"], (before + after) / 2
+            workers = Counter(map(read_worker, output.glob("part-*.parquet")))
+            print(f"{len(paths):,} pictures, each exactly once: {report['statuses']}")
+            print(
+                f"  {report['job_s']:.1f} s, {rate:,.0f}/s, {rate / plain:.2f} times one process's"
+            )
+            print(f"  of {SAMPLE:,} answers {differ} differ from one process's; {plain:,.0f}/s")
+            print(f"  parts by worker {dict(workers)}, killed {report['killed']}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from edge_mnist.atomic import make_folder, write_atomically
 from edge_mnist.cluster.answers import read_footer
 from edge_mnist.cluster.inputs import list_inputs
 from edge_mnist.cluster.plan import JOB_FOLDER, Part, extend_plan
-from edge_mnist.cluster.pool import answer_parts
 from edge_mnist.cluster.worker import MAX_TRIES, MODEL_NAME, Settings
 from edge_mnist.errors import ClusterError, OutputError, UsageError
 from edge_mnist.modelfile import ModelFile
@@ -86,6 +85,8 @@ def run_job(
     parts = extend_plan(folder, inputs)
     missing = [part for part in parts if read_footer(folder, part) is None]
     if missing:
+        from edge_mnist.cluster.pool import answer_parts  # Ray takes a second to import
+
         answer_parts(missing, folder, settings, address=address, report=report)
     statuses = count_statuses(folder, parts)
     return JobReport(

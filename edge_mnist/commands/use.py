@@ -1,5 +1,6 @@
 """Commands that use a model: predict."""
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,4 +102,5 @@ def _predict_on_ray(
     from edge_mnist.printing import print_progress
 
     file, how = read_model(find_model(model)), Settings(**settings)
-    return run_job(pictures, output, file, how, address=address, report=print_progress)
+    with contextlib.redirect_stdout(sys.stderr):  # Ray tells of lost workers on stdout
+        return run_job(pictures, output, file, how, address=address, report=print_progress)
