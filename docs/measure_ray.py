@@ -11,6 +11,7 @@ after.
 import argparse
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -108,11 +109,11 @@ def main() -> None:
             rate, plain = len(paths) / report["job_s"], (before + after) / 2
             workers = Counter(map(read_worker, output.glob("part-*.parquet")))
             print(f"{len(paths):,} pictures, each exactly once: {report['statuses']}")
-            print(
-                f"  {report['job_s']:.1f} s, {rate:,.0f}/s, {rate / plain:.2f} times one process's"
-            )
-            print(f"  of {SAMPLE:,} answers {differ} differ from one process's; {plain:,.0f}/s")
+            print(f"  {report['job_s']:.1f} s, {rate:,.0f}/s; one process {plain:,.0f}/s")
+            print(f"  ratio {rate / plain:.2f}; {differ} answers differ from that process's")
             print(f"  parts by worker {dict(workers)}, killed {report['killed']}")
+    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"the command itself took at most {peak_mb:.0f} MB")
 
 
 if __name__ == "__main__":

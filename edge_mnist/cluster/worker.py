@@ -1,5 +1,6 @@
 """What runs in each worker: a Predictor, opened once, that answers one part after another."""
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -56,18 +57,20 @@ class Worker:
     """Answers parts and writes them; Ray Data makes one in each worker and calls it."""
 
     def __init__(self, folder: str, settings: Settings) -> None:
-        """Open the job's model.
+        """Remember what to do; the model is opened at the first part, where errors can be told.
 
         Args:
             folder: The job's, the same on every machine.
             settings: How to answer.
         """
         self._folder = Path(folder)
+        self._settings = settings
+
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
         model = read_model(self._folder / JOB_FOLDER / MODEL_NAME)
-        self._model_sha256 = model.sha256
-        self._predictor = Predictor(
-            model, settings.device, settings.threads, accept_all=settings.accept_all
-        )
+        settings = self._settings
+        return Predictor(model, settings.device, settings.threads, accept_all=settings.accept_all)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Answer and write parts; what goes wrong for a user's reason is said, not raised."""
@@ -93,7 +96,7 @@ class Worker:
             self._folder,
             part,
             answers,
-            model_sha256=self._model_sha256,
+            model_sha256=self._predictor.model.sha256,
             provider=self._predictor.provider,
         )
 
