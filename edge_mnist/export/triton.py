@@ -123,9 +123,9 @@ def write_config(name: str, model: ModelFile, info: ModelInfo) -> str:
     )
 
 
-# Batches of 64 are the fastest per image on a CPU, larger ones leave its cache. Half a millisecond
-# is about what 64 images take, so waiting that long for company at most doubles an answer's time.
-# On a CPU by default: on a network this small a GPU's launches cost more than its arithmetic.
+# Batches of 64 are the fastest per image on a CPU, larger ones leave its cache. They take one to two
+# milliseconds on a shared core; waiting a third of that for company is cheap. On the CPU, which
+# every server has.
 CONFIG = """{mark} from a model file with SHA-256
 # {sha256}; accuracy {accuracy}.
 name: "{name}"
