@@ -123,9 +123,8 @@ def write_config(name: str, model: ModelFile, info: ModelInfo) -> str:
     )
 
 
-# Batches of 64 are the fastest per image on a CPU, larger ones leave its cache. They take one to two
-# milliseconds on a shared core; waiting a third of that for company is cheap. On the CPU, which
-# every server has.
+# Batches of 64 are the fastest per image on a CPU, larger ones leave its cache. One takes about a
+# millisecond; waiting half of that for company is cheap. On the CPU, which every server has.
 CONFIG = """{mark} from a model file with SHA-256
 # {sha256}; accuracy {accuracy}.
 name: "{name}"
