@@ -23,6 +23,24 @@ def write_atomically(path: Path, data: bytes) -> None:
             _write_named(path, data)
 
 
+def write_exclusively(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all, where nothing is there yet.
+
+    Raises:
+        FileExistsError: Something is there, perhaps since a moment ago.
+        OutputError: The file cannot be written.
+    """
+    with output_errors(path):
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with open(descriptor, "wb") as file:
+                _write_and_sync(file.fileno(), data)
+            os.chmod(partial, 0o644)  # mkstemp lets nobody else read it
+            os.link(partial, path)  # unlike rename, it never replaces
+        finally:
+            os.unlink(partial)
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder, and its parents, where it is missing.
 

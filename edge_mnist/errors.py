@@ -9,6 +9,7 @@ EdgeMnistError                 exit code 3: something that cannot be had
 ├── MissingPackageError        an optional part is not installed
 ├── GateError                  exit code 1: a model misses a limit, so it was not written
 ├── OutputError                a result cannot be written
+├── ClusterError               Ray cannot be started, or gave up on a part of a job
 └── TrainingError              training went wrong, e.g. a loss that is not finite
 
 Every message is one line that says what is wrong and, where there is one, the way out.
@@ -49,6 +50,10 @@ class MissingPackageError(EdgeMnistError):
 
 class OutputError(EdgeMnistError):
     """A result cannot be written."""
+
+
+class ClusterError(EdgeMnistError):
+    """Ray cannot be started or reached, or gave up on a part of a job."""
 
 
 class TrainingError(EdgeMnistError):

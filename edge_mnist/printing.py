@@ -1,10 +1,12 @@
 """What ``predict`` prints; plain text, because importing rich would cost more than predicting."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from PIL import Image
 from edge_mnist.atomic import make_folder, output_errors
 from edge_mnist.items import Item, list_top
 from edge_mnist.predictor import Predictor
+
+if TYPE_CHECKING:
+    from edge_mnist.cluster.job import JobReport
 
 SCHEMA_VERSION = 1
 SHADES = " .:-=+*#%@"  # for terminals, from no ink to full ink
@@ -112,3 +117,21 @@ def _save_seen(folder: Path, number: int, path: str, image: NDArray[np.uint8]) -
     target = folder / f"{number:05d}-{Path(path).stem or 'stdin'}.png"
     with output_errors(target):
         Image.fromarray(image).save(target)
+
+
+def print_progress(n_done: int, n_pictures: int) -> None:
+    """Show on a terminal how many pictures of a job are done."""
+    if sys.stderr.isatty():
+        end = "\n" if n_done == n_pictures else ""
+        print(f"\r{n_done:,} of {n_pictures:,} pictures", end=end, file=sys.stderr, flush=True)
+
+
+def print_job(report: "JobReport", *, as_json: bool) -> None:
+    """Print what a job's folder holds."""
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report), indent=2))
+        return
+    print(f"model {report.model} ({report.model_sha256[:12]})", file=sys.stderr)
+    counts = ", ".join(f"{n:,} {status}" for status, n in report.statuses.items())
+    print(f"{report.folder}: {report.n_pictures:,} pictures: {counts}")
+    print(f"{report.n_new:,} answered by this start, in {report.job_s:.1f} s", file=sys.stderr)

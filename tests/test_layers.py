@@ -8,7 +8,10 @@ from pathlib import Path
 import edge_mnist
 
 PACKAGE = Path(edge_mnist.__file__).parent
-HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "sklearn", "matplotlib", "rich", "typer")
+HEAVY = (
+    *("torch", "torchvision", "onnx", "onnxscript", "sklearn", "matplotlib", "rich", "typer"),
+    *("ray", "pyarrow"),
+)
 
 # A room may import rooms of a lower level only.
 LEVELS = {
@@ -63,6 +66,12 @@ LEVELS = {
     "validation.robustness": 5,
     "items": 5,
     "doctor": 5,
+    "cluster.inputs": 1,
+    "cluster.plan": 2,
+    "cluster.answers": 5,
+    "cluster.worker": 6,
+    "cluster.pool": 7,
+    "cluster.job": 8,
     "validation.reference": 6,
     "training.loop": 6,
     "training.environment": 1,
@@ -74,6 +83,7 @@ LEVELS = {
     "export.golden": 5,
     "export.graph": 5,
     "export.quantize": 7,
+    "export.triton": 3,
     "export.manifest": 8,
     "export.release": 9,
     "quickstart": 10,

@@ -10,7 +10,7 @@ SUFFIXES = frozenset(
 )
 
 
-def find_pictures(folder: str) -> Iterator[str]:
+def find_pictures(folder: str, suffixes: frozenset[str] = SUFFIXES) -> Iterator[str]:
     """Yield the pictures below a folder by their suffix, in order; links are not followed."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -18,6 +18,6 @@ def find_pictures(folder: str) -> Iterator[str]:
         return  # a folder that may not be read holds no pictures for us
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from find_pictures(entry.path)
-        elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in SUFFIXES:
+            yield from find_pictures(entry.path, suffixes)
+        elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in suffixes:
             yield entry.path

@@ -1,0 +1,199 @@
+"""A model repository for NVIDIA Triton, from a model file alone: no torch, no onnx.
+
+Source of the layout and of every field: Triton's model_repository.md, model_configuration.md and
+model_config.proto.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_mnist.atomic import make_folder, write_atomically
+from edge_mnist.errors import ModelError, OutputError
+from edge_mnist.modelfile import (
+    CHECKPOINT_NAME,
+    FLOAT32_NAME,
+    INT8_NAME,
+    ModelFile,
+    ModelInfo,
+    check_contract,
+    read_model,
+)
+
+CONFIG_NAME, LABELS_NAME, MODEL_NAME = "config.pbtxt", "labels.txt", "1/model.onnx"
+MARK = "# Written by edge-mnist"
+
+
+@dataclass(frozen=True)
+class TritonModel:
+    """A model in a repository.
+
+    Attributes:
+        folder: ``REPOSITORY/NAME``.
+        name: What clients call it.
+        source: The model file it was made from.
+        sha256: Its hash; ``1/model.onnx`` is the same file.
+        files: What was written, below ``folder``.
+    """
+
+    folder: str
+    name: str
+    source: str
+    sha256: str
+    files: tuple[str, ...]
+
+
+def export_triton(
+    model_path: Path, repository: Path, *, name: str | None = None, overwrite: bool = False
+) -> TritonModel:
+    """Write a model file into a Triton model repository, as version 1.
+
+    Args:
+        model_path: A model file that keeps the contract, float32 or int8.
+        repository: The folder that Triton is started with; other models in it stay.
+        name: What clients call the model; None for a name after its recipe.
+        overwrite: Replace files that this function did not write.
+
+    Raises:
+        ModelError: The file breaks the contract, or the name cannot be a model's.
+        OutputError: It cannot be written, or would replace files that are not ours.
+    """
+    model = read_model(model_path)
+    info = check_contract(model)
+    name = name or name_model(info)
+    if not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
+        raise ModelError(f"{name!r} cannot be a model's name: want letters, digits, -, _ and .")
+    folder = repository / name
+    # The configuration last: until it is there, Triton finds nothing to serve.
+    files = {
+        MODEL_NAME: model.content,
+        LABELS_NAME: "".join(f"{one}\n" for one in info.class_names).encode(),
+        CONFIG_NAME: write_config(name, model, info).encode(),
+    }
+    if not overwrite:
+        refuse_foreign_files(folder)
+    make_folder((folder / MODEL_NAME).parent)
+    for file, content in files.items():
+        write_atomically(folder / file, content)
+    return TritonModel(str(folder), name, str(model.path), model.sha256, tuple(files))
+
+
+def is_checkpoint(source: Path) -> bool:
+    """Tell whether a path is a checkpoint or a run, which has to be exported first."""
+    if not source.is_dir():
+        return source.suffix == Path(CHECKPOINT_NAME).suffix and source.is_file()
+    exported = any((source / name).is_file() for name in (FLOAT32_NAME, INT8_NAME))
+    return not exported and any(source.rglob(CHECKPOINT_NAME))
+
+
+def name_model(info: ModelInfo) -> str:
+    """Return a name after the model's recipe: ``edge-mnist-default``, ``edge-mnist-nano-int8``."""
+    recipe = json.loads(info.metadata.get("recipe", "{}")).get("name") or "model"
+    name = f"edge-mnist-{recipe}" + "-int8" * (info.quantization != "none")
+    return re.sub(r"[^\w.-]", "-", name)
+
+
+def refuse_foreign_files(folder: Path) -> None:
+    """Refuse to replace what this module did not write.
+
+    Raises:
+        OutputError: The folder holds such files.
+    """
+    config = folder / CONFIG_NAME
+    if config.is_file() and config.read_bytes().startswith(MARK.encode()):
+        return
+    for name in (CONFIG_NAME, MODEL_NAME, LABELS_NAME):
+        if (folder / name).exists():
+            raise OutputError(
+                f"{folder / name} exists and is not from edge-mnist; "
+                "choose another folder with -o, or add --overwrite"
+            )
+
+
+def write_config(name: str, model: ModelFile, info: ModelInfo) -> str:
+    """Return a model's config.pbtxt."""
+    accuracy = info.metadata.get("accuracy", "unknown")
+    return CONFIG.format(
+        mark=MARK,
+        name=name,
+        n_classes=len(info.class_names),
+        sha256=model.sha256,
+        accuracy=accuracy,
+    )
+
+
+# Batches of 64 are the fastest per image on a CPU, larger ones leave its cache. One takes about a
+# millisecond; waiting half of that for company is cheap. On the CPU, which every server has.
+CONFIG = """{mark} from a model file with SHA-256
+# {sha256}; accuracy {accuracy}.
+name: "{name}"
+platform: "onnxruntime_onnx"
+backend: "onnxruntime"
+default_model_filename: "model.onnx"
+max_batch_size: 64
+input [
+  {{
+    name: "images"
+    data_type: TYPE_UINT8
+    dims: [ 28, 28 ]
+  }}
+]
+output [
+  {{
+    name: "logits"
+    data_type: TYPE_FP32
+    dims: [ {n_classes} ]
+  }},
+  {{
+    name: "probabilities"
+    data_type: TYPE_FP32
+    dims: [ {n_classes} ]
+    label_filename: "labels.txt"
+  }}
+]
+dynamic_batching {{
+  preferred_batch_size: [ 16, 32, 64 ]
+  max_queue_delay_microseconds: 500
+}}
+instance_group [
+  {{
+    count: 1
+    kind: KIND_CPU
+  }}
+]
+parameters {{
+  key: "intra_op_thread_count"
+  value: {{ string_value: "1" }}
+}}
+parameters {{
+  key: "inter_op_thread_count"
+  value: {{ string_value: "1" }}
+}}
+model_warmup [
+  {{
+    name: "one image"
+    batch_size: 1
+    inputs {{
+      key: "images"
+      value: {{
+        data_type: TYPE_UINT8
+        dims: [ 28, 28 ]
+        zero_data: true
+      }}
+    }}
+  }},
+  {{
+    name: "a full batch"
+    batch_size: 64
+    inputs {{
+      key: "images"
+      value: {{
+        data_type: TYPE_UINT8
+        dims: [ 28, 28 ]
+        zero_data: true
+      }}
+    }}
+  }}
+]
+"""
