@@ -4,10 +4,16 @@ Heavy imports stand inside the command that needs them, so that ``--help`` and `
 quick.
 """
 
-from edge_mnist.commands import make, measure, tell, use  # each puts its commands into the app
+from edge_mnist.commands import (
+    make,
+    measure,
+    serve,
+    tell,
+    use,
+)  # each puts its commands into the app
 from edge_mnist.commands.app import app
 
-__all__ = ["main", "make", "measure", "tell", "use"]
+__all__ = ["main", "make", "measure", "serve", "tell", "use"]
 
 
 def main() -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import edge_mnist
 
 PACKAGE = Path(edge_mnist.__file__).parent
-HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "sklearn", "matplotlib", "rich", "typer")
+HEAVY = (
+    *("torch", "torchvision", "onnx", "onnxscript", "sklearn", "matplotlib", "rich", "typer"),
+    *("fastapi", "starlette", "uvicorn", "prometheus_client", "python_multipart", "pydantic"),
+)
 
 # A room may import rooms of a lower level only.
 LEVELS = {
@@ -60,9 +63,25 @@ LEVELS = {
     "export.release": 9,
     "quickstart": 10,
     "terminal": 11,
+    "serving.limits": 1,
+    "serving.accesslog": 0,
+    "serving.bodies": 2,
+    "serving.replies": 2,
+    "serving.uploads": 2,
+    "serving.metrics": 2,
+    "serving.openapi": 2,
+    "serving.pages": 3,
+    "serving.engine": 5,
+    "serving.kserve": 6,
+    "serving.predicting": 7,
+    "serving.door": 8,
+    "serving.protocol": 9,
+    "serving.app": 9,
+    "serving.run": 10,
     "commands.app": 1,
     "commands.make": 12,
     "commands.measure": 12,
+    "commands.serve": 12,
     "commands.tell": 12,
     "commands.use": 12,
     "cli": 13,

@@ -1,0 +1,141 @@
+"""The OpenAPI document: what the framework knows, and ``/predict``, which it does not."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from edge_mnist.serving.limits import Limits
+
+REASONS = {
+    400: "The request is malformed.",
+    401: "The API key is wrong or missing.",
+    408: "The request took too long to arrive.",
+    413: "Too many bytes, pixels or pictures.",
+    415: "The body is neither a picture nor a form.",
+    422: "No picture of the request can be read; each item says why.",
+    429: "Too many pictures wait already.",
+    431: "The head of the request is too large.",
+    500: "The server failed.",
+    503: "Not answered in time, or too many connections.",
+}
+ERROR = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}},
+    "required": ["error"],
+}
+BINARY = {"type": "string", "format": "binary"}
+PICTURE_TYPES = ("image/*", "application/octet-stream")
+PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1.0001}  # a float32 may round up
+ITEM = {
+    "type": "object",
+    "properties": {
+        "path": {"type": "string"},
+        "status": {"enum": ["ok", "rejected", "error"]},
+        "error": {"type": "string"},
+        "reason": {"type": "string"},
+        "digit": {"type": "integer"},
+        "name": {"type": "string"},
+        "confidence": PROBABILITY,
+        "probabilities": {"type": "array", "items": PROBABILITY},
+        "top": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "digit": {"type": "integer"},
+                    "name": {"type": "string"},
+                    "probability": PROBABILITY,
+                },
+                "required": ["digit", "name", "probability"],
+            },
+        },
+        "seen": {"type": "string", "description": "784 bytes, base64, row after row."},
+    },
+    "required": ["path", "status"],
+}
+REPORT = {
+    "type": "object",
+    "properties": {
+        "schema_version": {"type": "integer"},
+        "model": {"type": "string"},
+        "model_sha256": {"type": "string"},
+        "provider": {"type": "string"},
+        "items": {"type": "array", "items": ITEM},
+    },
+    "required": ["schema_version", "model", "model_sha256", "provider", "items"],
+}
+
+
+def error_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """Describe answers that are errors."""
+    content = {"application/json": {"schema": ERROR}}
+    return {code: {"description": REASONS[code], "content": content} for code in codes}
+
+
+def install_document(app: FastAPI, limits: Limits, *, has_key: bool) -> None:
+    """Have an app serve its own document with ``/predict`` in it."""
+    make_framework_document = app.openapi
+
+    def make_document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = make_framework_document()
+            document["paths"] = {
+                "/predict": {"post": describe_predict(limits)},
+                **document["paths"],
+            }
+            if has_key:
+                add_key(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = make_document  # type: ignore[method-assign]
+
+
+def describe_predict(limits: Limits) -> dict[str, Any]:
+    """Describe ``POST /predict``."""
+    report = {"application/json": {"schema": REPORT}}
+    errors = error_responses(400, 401, 408, 413, 415, 429, 431, 500, 503)
+    return {
+        "summary": "Read the digit in each picture of the request.",
+        "description": (
+            "The answer is the report of `edge-mnist predict --json`. A picture that shows no "
+            "single digit has status `rejected`, one that cannot be read `error`. "
+            f"At most {limits.max_bytes:,} bytes, {limits.max_pixels:,} pixels and "
+            f"{limits.max_pictures} pictures."
+        ),
+        "tags": ["pictures"],
+        "operationId": "predict",
+        "parameters": [
+            _query(
+                "top_k", {"type": "integer", "minimum": 1, "maximum": 999}, "Likeliest classes."
+            ),
+            _query("seen", {"type": "boolean", "default": False}, "Add what the model saw."),
+        ],
+        "requestBody": {"required": True, "content": _predict_bodies(limits)},
+        "responses": {
+            "200": {"description": "What was seen, in the order sent.", "content": report},
+            "422": {"description": REASONS[422], "content": report},
+            **{str(code): answer for code, answer in errors.items()},
+        },
+    }
+
+
+def add_key(document: dict[str, Any]) -> None:
+    """Say that an API key is wanted."""
+    schemes = {
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "bearer": {"type": "http", "scheme": "bearer"},
+    }
+    document.setdefault("components", {})["securitySchemes"] = schemes
+    document["security"] = [{"key": []}, {"bearer": []}]
+
+
+def _query(name: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema, "description": about}
+
+
+def _predict_bodies(limits: Limits) -> dict[str, Any]:
+    pictures = {"type": "array", "items": BINARY, "minItems": 1, "maxItems": limits.max_pictures}
+    form = {"type": "object", "properties": {"picture": pictures}, "required": ["picture"]}
+    raw = {name: {"schema": BINARY} for name in PICTURE_TYPES}
+    return {**raw, "multipart/form-data": {"schema": form}}
