@@ -1,5 +1,6 @@
 """The app: an engine behind a door, with its routes."""
 
+import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -85,6 +86,7 @@ def make_app(settings: Settings) -> Door:
         watch_batch=metrics.watch_batch,
     )
     sys.setswitchinterval(SWITCH_S)
+    gc.freeze()  # what stands now stays: the collector need not look at it again and again
     bodies = Bodies(limits)
     framework = make_framework_app(engine, metrics, log, settings)
     predicting = Predicting(engine, bodies, limits, metrics)

@@ -1,6 +1,7 @@
 """The door: who may come in, what is written down, and the answer when something goes wrong."""
 
 import hmac
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -63,24 +64,25 @@ class Door:
         path = scope["path"]
         route = path if path in self._routes else OTHER_ROUTE
         self._metrics.count_request(route, status, seconds)
-        client = scope["client"]
-        entry = {
-            "client": client[0] if client else None,
-            "method": scope["method"],
-            "path": path,
-            "status": status,
-            "ms": round(seconds * 1000, 2),
-            "bytes_in": content_length(scope),
-            "bytes_out": n_bytes,
-        }
+        # Formatted by hand: json.dumps takes four times as long, for each request.
+        line = (
+            f'{start_line(scope["client"])}, "method": "{scope["method"]}", '
+            f'"path": {json.dumps(path)}, "status": {status}, "ms": {seconds * 1000:.2f}, '
+            f'"bytes_in": {content_length(scope)}, "bytes_out": {n_bytes}'
+        )
         if N_PICTURES in scope:
-            entry["pictures"] = scope[N_PICTURES]
-        self._log.add(entry)
+            line += f', "pictures": {scope[N_PICTURES]}'
+        self._log.add(line + "}")
 
-    def record_refused(self, status: int, client: str | None) -> None:
+    def record_refused(self, status: int, client: tuple[str, int] | None) -> None:
         """Write down a connection that was closed before it made a whole request."""
         self._metrics.count_request(OTHER_ROUTE, status, 0.0)
-        self._log.add({"client": client, "status": status})
+        self._log.add(f'{start_line(client)}, "status": {status}}}')
+
+
+def start_line(client: tuple[str, int] | None) -> str:
+    """Start a line of the access log: when, and who asked."""
+    return f'{{"time": {time.time():.3f}, "client": "{client[0] if client else ""}"'
 
 
 class Gate:

@@ -23,6 +23,7 @@ from edge_mnist.serving.limits import Limits, RefusedError
 
 SMALL_PIXELS = 28 * 28  # 0.1 to 0.4 ms; at 32 x 32, which is resized, it is 1.2 ms already
 SMALL_BYTES = 4096  # a larger file may hide thousands of chunks before its pixels
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # then width and height, four bytes each
 BATCH_PICTURES = 16  # then whoever else arrived gets a turn: 1.5 ms, 6 ms at worst
 
 Result = TypeVar("Result")
@@ -109,8 +110,8 @@ class Engine:
         """Read pictures of any size, in threads.
 
         Raises:
-            RefusedError: Too many pictures wait already (429), these took too long (503), or have too
-                many pixels (413).
+            RefusedError: Too many pictures wait already (429), these took too long (503), or
+                have too many pixels (413).
         """
         async with self._turn(len(pictures)):
             n_pixels = await self.run(_count_all_pixels, pictures)
@@ -196,8 +197,10 @@ def is_small(picture: bytes) -> bool:
 
 def count_pixels(picture: bytes) -> int:
     """Return how many pixels a picture's header promises; 0 if it is no picture."""
+    if picture.startswith(PNG_START) and picture.count(b"IHDR") == 1:  # a second one would count
+        return int.from_bytes(picture[16:20]) * int.from_bytes(picture[20:24])
     try:
-        image = open_picture(picture)
+        image = open_picture(picture)  # takes a tenth of the time of reading a small picture
     except Exception:  # a hostile file makes plugins raise anything; the predictor will say what
         return 0
     return image.width * image.height

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from edge_mnist.serving.bodies import LATE
 from edge_mnist.serving.limits import Limits
 from edge_mnist.serving.replies import SAFE_HEADERS, encode_error, refusal_headers
 
@@ -63,9 +64,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """Note that the head is whole; from here the app watches the clock."""
+        """Note that the head is whole, and give the body as much time again."""
         self._in_head = False
         self._head_bytes = 0
+        if self._waits_since is not None:
+            self._waits_since = self.loop.time()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -87,13 +90,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refuse(400, msg)
 
     def _check_clock(self) -> None:
-        """Close the connection if its head is late, else look again when it would be."""
+        """End a request that is late to arrive, else look again when it would be."""
         late_s = -self._limits.read_s
-        if self._waits_since is not None and self._in_head:
+        if self._waits_since is not None:
             late_s += self.loop.time() - self._waits_since
-        is_between = self.cycle is not None and not self._head_bytes  # uvicorn watches this
+        # Between two requests uvicorn watches the clock.
+        is_between = self._in_head and self.cycle is not None and not self._head_bytes
         if late_s < 0 or is_between:
             self._clock = self.loop.call_later(max(-late_s, 0.1), self._check_clock)
+        elif not self._in_head:  # the app waits for the rest: wake it, it answers
+            self.cycle.scope[LATE] = True  # type: ignore[literal-required]
+            self.cycle.message_event.set()
         elif self._head_bytes:
             self._refuse(408, f"the head took longer than {self._limits.read_s:g} s to arrive")
         else:  # connected and never said a word: a browser that thought ahead
@@ -128,4 +135,4 @@ class GuardedProtocol(HttpToolsProtocol):
         end = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + end + body)
         self.transport.close()
-        cast("Door", self.app).record_refused(status, self.client[0] if self.client else None)
+        cast("Door", self.app).record_refused(status, self.client)
