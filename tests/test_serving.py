@@ -114,9 +114,8 @@ def files() -> list[tuple[str, bytes]]:
             sheet = sheet.resize((28, 28))
         found.append((f"{place}.{kinds[place % 5].lower()}", to_file(sheet, kinds[place % 5])))
     found += [(f"blank{side}.png", to_file(Image.new("L", (side, 9)))) for side in range(5, 9)]
-    found += [
-        (f"cut{place}.png", content[: place * 40]) for place, (_, content) in enumerate(found[:4])
-    ]
+    pieces = [content[: place * 40 + 9] for place, (_, content) in enumerate(found[:4])]
+    found += [(f"cut{place}.png", piece) for place, piece in enumerate(pieces)]
     return [*found, ("text.png", b"no picture"), ("two.png", to_file(two_digits(generator)))]
 
 
@@ -150,7 +149,7 @@ def test_answers_are_the_librarys_and_the_commands(
     for (_, content), item in zip(files, expected, strict=True):
         answer = server.post(content)
         assert answer.json()["items"] == [item | {"path": "-"}]
-        assert answer.status_code == (422 if item["status"] == "error" else 200)
+        assert answer.status_code == 200
     for name, content in files[:12]:
         (tmp_path / name).write_bytes(content)
     done = edge_mnist("predict", "--json", *(name for name, _ in files[:12]))
@@ -199,7 +198,8 @@ def test_kserve(server: Server) -> None:
     assert [output["shape"] for output in about["outputs"]] == [[-1, 10], [-1, 10]]
     assert get("/v2/models/other").status_code == 404
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
-    for data in (images.tolist(), images.ravel().tolist()):
+    flat = images.ravel().tolist()
+    for data in (images.tolist(), list(map(float, flat)), flat):
         answer = infer(server, {"id": "a", "inputs": [{**INPUT, "data": data}]})
         assert answer["id"] == "a"
         outputs = {one["name"]: np.reshape(one["data"], one["shape"]) for one in answer["outputs"]}
@@ -227,10 +227,14 @@ def test_kserve_refuses_what_breaks_the_contract(server: Server) -> None:
     for change, status in (
         ({"datatype": "FP32"}, 422),
         ({"name": "picture"}, 422),
-        ({"shape": [2, 28, 28]}, 400),
+        ({"shape": [2, 28, 28]}, 409),
         ({"shape": [65, 28, 28]}, 413),
         ({"data": [256, *zeros[1:]]}, 422),
         ({"data": [0.5, *zeros[1:]]}, 422),
+        ({"data": [True, *zeros[1:]]}, 422),
+        ({"data": ["1", *zeros[1:]]}, 422),
+        ({"data": [-1, *zeros[1:]]}, 422),
+        ({"data": [zeros]}, 422),
     ):
         assert "error" in infer(server, {"inputs": [one | change]}, status)
     assert "error" in infer(server, {"inputs": []}, 422)
@@ -255,6 +259,7 @@ def test_refusals(server: Server) -> None:
         (server.client.get("/nowhere"), 404),
         (server.client.get("/predict"), 405),
         (server.client.post("/predict", content=b"{}", headers={"content-type": "text/css"}), 415),
+        (server.post(b""), 400),
         (server.post(b"x", content_type="multipart/form-data"), 400),
         (server.post(b"rubbish", content_type="multipart/form-data; boundary=b"), 400),
         (server.post(b"--b\r\n\r\nx", content_type="multipart/form-data; boundary=b"), 400),

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from edge_mnist.machine import count_cores
@@ -141,7 +142,7 @@ def make_framework_app(
         await check_model(engine)
         return Health(status="ok", **about)
 
-    @app.get("/metrics", tags=["operation"])
+    @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """Tell what was counted, for Prometheus."""
         content, media_type = metrics.render(engine.n_waiting)

@@ -1,23 +1,21 @@
 """The KServe v2 protocol (Open Inference Protocol), over the contract of a model file."""
 
+import itertools
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from edge_mnist.serving.engine import Engine
 from edge_mnist.serving.limits import Limits, RefusedError
+from edge_mnist.serving.openapi import error_responses
 
 MODEL_NAME = "edge-mnist"
 SIDE_PX = 28
 JSON_PIXEL_BYTES = 8  # "255, " and room for white space
 HEAD_BYTES = 4096
-
-Level = Annotated[int, Field(ge=0, le=255, strict=True)]
-Row = Annotated[list[Level], Field(min_length=SIDE_PX, max_length=SIDE_PX)]
-Image = Annotated[list[Row], Field(min_length=SIDE_PX, max_length=SIDE_PX)]
 
 
 class Error(BaseModel):
@@ -66,15 +64,10 @@ class ModelMetadata(BaseModel):
 class InferInput(BaseModel):
     """Images: 0 is background, 255 full ink; row after row, flat or nested."""
 
-    model_config = ConfigDict(extra="ignore")
-
     name: Literal["images"]
     shape: tuple[Annotated[int, Field(ge=1)], Literal[28], Literal[28]]
     datatype: Literal["UINT8"]
-    data: (
-        Annotated[list[Level], Field(min_length=SIDE_PX * SIDE_PX)]
-        | Annotated[list[Image], Field(min_length=1)]
-    )
+    data: list[Any]
 
 
 class InferOutput(BaseModel):
@@ -146,7 +139,7 @@ def make_router(engine: Engine, limits: Limits, version: str) -> APIRouter:
     @router.post(
         "/models/{name}/infer",
         dependencies=known,
-        responses=missing,
+        responses=missing | error_responses(409),
         response_model_exclude_none=True,
     )
     async def infer(request: InferRequest) -> InferResponse:
@@ -176,15 +169,29 @@ def to_images(given: InferInput, limits: Limits) -> NDArray[np.uint8]:
     """Return an input's images, shape (N, 28, 28).
 
     Raises:
-        RefusedError: Too many images (413), or the data is not of the shape it says (400).
+        RefusedError: Too many images (413), values that are no levels (422), or another number
+            of them than the shape says (409).
     """
     n_images = given.shape[0]
     if n_images > limits.max_pictures:
         raise RefusedError(413, f"more than {limits.max_pictures} images")
-    data = np.array(given.data, np.uint8)
-    if data.size != n_images * SIDE_PX * SIDE_PX:
-        raise RefusedError(400, f"shape {list(given.shape)} does not hold {data.size} values")
-    return data.reshape(n_images, SIDE_PX, SIDE_PX)
+    values = _flatten(given.data)
+    if not set(map(type, values)) <= {int, float}:
+        raise RefusedError(422, "data: want numbers, flat or nested as the shape says")
+    levels = np.array(values, np.float64)  # JSON knows one kind of number: 7.0 is 7
+    if not (levels == np.clip(np.rint(levels), 0, 255)).all():
+        raise RefusedError(422, "data: want whole numbers from 0 to 255")
+    if levels.size != n_images * SIDE_PX * SIDE_PX:
+        raise RefusedError(409, f"shape {list(given.shape)} does not hold {levels.size} values")
+    return levels.astype(np.uint8).reshape(n_images, SIDE_PX, SIDE_PX)
+
+
+def _flatten(data: list[Any]) -> list[Any]:
+    """Return the values of images that are nested, [N][28][28], or flat already."""
+    for _ in range(2):
+        if data and all(type(part) is list and len(part) == SIDE_PX for part in data):
+            data = list(itertools.chain.from_iterable(data))
+    return data
 
 
 async def _check_name(name: str) -> None:

@@ -10,9 +10,10 @@ REASONS = {
     400: "The request is malformed.",
     401: "The API key is wrong or missing.",
     408: "The request took too long to arrive.",
+    409: "Shape and data contradict each other.",
     413: "Too many bytes, pixels or pictures.",
     415: "The body is neither a picture nor a form.",
-    422: "No picture of the request can be read; each item says why.",
+    422: "The request is not of the form described here.",
     429: "Too many pictures wait already.",
     431: "The head of the request is too large.",
     500: "The server failed.",
@@ -83,6 +84,7 @@ def install_document(app: FastAPI, limits: Limits, *, has_key: bool) -> None:
                 "/predict": {"post": describe_predict(limits)},
                 **document["paths"],
             }
+            document["components"]["schemas"]["InferInput"] = describe_infer_input(limits)
             if has_key:
                 add_key(document)
             app.openapi_schema = document
@@ -111,12 +113,35 @@ def describe_predict(limits: Limits) -> dict[str, Any]:
             ),
             _query("seen", {"type": "boolean", "default": False}, "Add what the model saw."),
         ],
-        "requestBody": {"required": True, "content": _predict_bodies(limits)},
+        "requestBody": {"required": True, "content": _predict_bodies()},
         "responses": {
             "200": {"description": "What was seen, in the order sent.", "content": report},
-            "422": {"description": REASONS[422], "content": report},
             **{str(code): answer for code, answer in errors.items()},
         },
+    }
+
+
+def describe_infer_input(limits: Limits) -> dict[str, Any]:
+    """Describe the input of an inference.
+
+    That there are as many levels as the shape says is beyond JSON Schema: see 409.
+    """
+    level = {"type": "integer", "minimum": 0, "maximum": 255}
+    row = {"type": "array", "items": level, "minItems": 28, "maxItems": 28}
+    image = {"type": "array", "items": row, "minItems": 28, "maxItems": 28}
+    flat = {"type": "array", "items": level, "minItems": 28 * 28}
+    n_images = {"type": "integer", "minimum": 1, "maximum": limits.max_pictures}
+    shape = [n_images, {"const": 28}, {"const": 28}]
+    return {
+        "type": "object",
+        "description": "Images: 0 is background, 255 full ink; row after row, flat or nested.",
+        "properties": {
+            "name": {"const": "images"},
+            "datatype": {"const": "UINT8"},
+            "shape": {"type": "array", "prefixItems": shape, "minItems": 3, "maxItems": 3},
+            "data": {"anyOf": [flat, {"type": "array", "items": image, "minItems": 1}]},
+        },
+        "required": ["name", "shape", "datatype", "data"],
     }
 
 
@@ -134,8 +159,8 @@ def _query(name: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "schema": schema, "description": about}
 
 
-def _predict_bodies(limits: Limits) -> dict[str, Any]:
-    pictures = {"type": "array", "items": BINARY, "minItems": 1, "maxItems": limits.max_pictures}
+def _predict_bodies() -> dict[str, Any]:
+    pictures = {"type": "array", "items": BINARY, "minItems": 1}
     form = {"type": "object", "properties": {"picture": pictures}, "required": ["picture"]}
     raw = {name: {"schema": BINARY} for name in PICTURE_TYPES}
     return {**raw, "multipart/form-data": {"schema": form}}

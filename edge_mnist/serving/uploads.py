@@ -55,6 +55,8 @@ def split_body(body: bytes, boundary: bytes | None, *, max_pictures: int) -> lis
         RefusedError: Too many pictures (413); none, or the form is damaged (400).
     """
     if boundary is None:
+        if not body:
+            raise RefusedError(400, "no picture in the body")
         return [Upload(RAW_NAME, body)]
     form = _Form(max_pictures)
     try:
