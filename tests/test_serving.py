@@ -228,7 +228,7 @@ def test_kserve_refuses_what_breaks_the_contract(server: Server) -> None:
         ({"datatype": "FP32"}, 422),
         ({"name": "picture"}, 422),
         ({"shape": [2, 28, 28]}, 409),
-        ({"shape": [65, 28, 28]}, 413),
+        ({"shape": [65, 28, 28], "data": zeros * 65}, 413),
         ({"data": [256, *zeros[1:]]}, 422),
         ({"data": [0.5, *zeros[1:]]}, 422),
         ({"data": [True, *zeros[1:]]}, 422),

@@ -4,7 +4,7 @@ import itertools
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
@@ -173,8 +173,6 @@ def to_images(given: InferInput, limits: Limits) -> NDArray[np.uint8]:
             of them than the shape says (409).
     """
     n_images = given.shape[0]
-    if n_images > limits.max_pictures:
-        raise RefusedError(413, f"more than {limits.max_pictures} images")
     values = _flatten(given.data)
     if not set(map(type, values)) <= {int, float}:
         raise RefusedError(422, "data: want numbers, flat or nested as the shape says")
@@ -183,6 +181,8 @@ def to_images(given: InferInput, limits: Limits) -> NDArray[np.uint8]:
         raise RefusedError(422, "data: want whole numbers from 0 to 255")
     if levels.size != n_images * SIDE_PX * SIDE_PX:
         raise RefusedError(409, f"shape {list(given.shape)} does not hold {levels.size} values")
+    if n_images > limits.max_pictures:
+        raise RefusedError(413, f"more than {limits.max_pictures} images")
     return levels.astype(np.uint8).reshape(n_images, SIDE_PX, SIDE_PX)
 
 
@@ -194,7 +194,9 @@ def _flatten(data: list[Any]) -> list[Any]:
     return data
 
 
-async def _check_name(name: str) -> None:
+async def _check_name(
+    name: Annotated[str, Path(json_schema_extra={"enum": [MODEL_NAME]})],
+) -> None:
     if name != MODEL_NAME:
         raise RefusedError(404, f"no model named {name!r}; there is {MODEL_NAME}")
 

@@ -24,7 +24,7 @@ ERROR = {
     "properties": {"error": {"type": "string"}},
     "required": ["error"],
 }
-BINARY = {"type": "string", "format": "binary"}
+BINARY = {"type": "string", "format": "binary", "minLength": 1}
 PICTURE_TYPES = ("image/*", "application/octet-stream")
 PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1.0001}  # a float32 may round up
 ITEM = {
@@ -84,7 +84,7 @@ def install_document(app: FastAPI, limits: Limits, *, has_key: bool) -> None:
                 "/predict": {"post": describe_predict(limits)},
                 **document["paths"],
             }
-            document["components"]["schemas"]["InferInput"] = describe_infer_input(limits)
+            document["components"]["schemas"]["InferInput"] = describe_infer_input()
             if has_key:
                 add_key(document)
             app.openapi_schema = document
@@ -121,7 +121,7 @@ def describe_predict(limits: Limits) -> dict[str, Any]:
     }
 
 
-def describe_infer_input(limits: Limits) -> dict[str, Any]:
+def describe_infer_input() -> dict[str, Any]:
     """Describe the input of an inference.
 
     That there are as many levels as the shape says is beyond JSON Schema: see 409.
@@ -130,7 +130,7 @@ def describe_infer_input(limits: Limits) -> dict[str, Any]:
     row = {"type": "array", "items": level, "minItems": 28, "maxItems": 28}
     image = {"type": "array", "items": row, "minItems": 28, "maxItems": 28}
     flat = {"type": "array", "items": level, "minItems": 28 * 28}
-    n_images = {"type": "integer", "minimum": 1, "maximum": limits.max_pictures}
+    n_images = {"type": "integer", "minimum": 1}
     shape = [n_images, {"const": 28}, {"const": 28}]
     return {
         "type": "object",

@@ -47,7 +47,7 @@ def split_body(body: bytes, boundary: bytes | None, *, max_pictures: int) -> lis
     """Find the pictures in a body.
 
     Args:
-        body: A picture's file, or a form, each part of which is one, whatever its field is called.
+        body: A picture's file, or a form, each file in which is one, whatever its field is called.
         boundary: What divides the form; None if the body is a picture.
         max_pictures: How many there may be.
 
@@ -78,6 +78,7 @@ class _Form:
 
     max_pictures: int
     uploads: list[Upload] = field(default_factory=list)
+    n_parts: int = 0
     ended: bool = False
     _headers: dict[bytes, bytes] = field(default_factory=dict)
     _name: bytes = b""
@@ -96,7 +97,8 @@ class _Form:
         }
 
     def _begin_part(self) -> None:
-        if len(self.uploads) == self.max_pictures:
+        self.n_parts += 1
+        if self.n_parts > self.max_pictures:
             raise RefusedError(413, f"more than {self.max_pictures} pictures")
         self._headers, self._chunks = {}, []
 
@@ -115,8 +117,9 @@ class _Form:
 
     def _end_part(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition"))
-        name = options.get(b"filename") or options.get(b"name") or RAW_NAME.encode()
-        self.uploads.append(Upload(name.decode("utf-8", "replace"), b"".join(self._chunks)))
+        if b"filename" in options:  # else it is a field of the form and no file
+            name = options[b"filename"].decode("utf-8", "replace") or RAW_NAME
+            self.uploads.append(Upload(name, b"".join(self._chunks)))
 
     def _end(self) -> None:
         self.ended = True
