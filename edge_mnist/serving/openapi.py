@@ -24,7 +24,7 @@ ERROR = {
     "properties": {"error": {"type": "string"}},
     "required": ["error"],
 }
-BINARY = {"type": "string", "format": "binary", "minLength": 1}
+BINARY = {"type": "string", "format": "binary"}
 PICTURE_TYPES = ("image/*", "application/octet-stream")
 PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1.0001}  # a float32 may round up
 ITEM = {
@@ -162,5 +162,5 @@ def _query(name: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
 def _predict_bodies() -> dict[str, Any]:
     pictures = {"type": "array", "items": BINARY, "minItems": 1}
     form = {"type": "object", "properties": {"picture": pictures}, "required": ["picture"]}
-    raw = {name: {"schema": BINARY} for name in PICTURE_TYPES}
+    raw = {name: {"schema": BINARY | {"minLength": 1}} for name in PICTURE_TYPES}
     return {**raw, "multipart/form-data": {"schema": form}}
