@@ -184,8 +184,8 @@ def test_keyboard_and_screen_reader(server: Server, page: Page) -> None:
     }
     assert ("button", "Clear") in names
     assert any(name.startswith("Choose a picture") for _, name in names)
-    live = page.run("document.getElementById('answer').getAttribute('aria-live')")
-    assert live == "polite"
+    page.draw(SEVEN)
+    page.wait_for("document.querySelector('[aria-live=polite]').textContent.startsWith('7, ')")
 
 
 def test_phone_width_and_documentation(server: Server, page: Page) -> None:

@@ -297,6 +297,14 @@ def test_a_full_queue_refuses_at_once(strict: Server, files: list[tuple[str, byt
     assert strict.post(files[1][1]).status_code == 200
 
 
+def test_an_answer_that_takes_too_long(tmp_path: Path) -> None:
+    with run_server(tmp_path, "--timeout=0.1") as server:
+        answer = server.post(to_file(Image.effect_noise((3000, 3000), 90)))
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert server.client.get("/healthz").status_code == 200
+
+
 def test_the_key(strict: Server, files: list[tuple[str, bytes]]) -> None:
     content = files[1][1]
     for headers, status in (

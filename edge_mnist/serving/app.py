@@ -139,7 +139,7 @@ def make_framework_app(
     @app.get("/healthz", tags=["operation"])
     async def health() -> Health:
         """Tell which model runs, and on what."""
-        await check_model(engine)
+        check_model(engine)
         return Health(status="ok", **about)
 
     @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse)

@@ -74,7 +74,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note that the request is whole."""
         super().on_message_complete()
-        self._waits_since = None
+        is_answered = self.cycle is not None and self.cycle.response_complete
+        self._waits_since = self.loop.time() if is_answered else None
         self._in_head = True
 
     def on_response_complete(self) -> None:
@@ -94,16 +95,14 @@ class GuardedProtocol(HttpToolsProtocol):
         late_s = -self._limits.read_s
         if self._waits_since is not None:
             late_s += self.loop.time() - self._waits_since
-        # Between two requests uvicorn watches the clock.
-        is_between = self._in_head and self.cycle is not None and not self._head_bytes
-        if late_s < 0 or is_between:
-            self._clock = self.loop.call_later(max(-late_s, 0.1), self._check_clock)
+        if late_s < 0:
+            self._clock = self.loop.call_later(-late_s, self._check_clock)
         elif not self._in_head:  # the app waits for the rest: wake it, it answers
             self.cycle.scope[LATE] = True  # type: ignore[literal-required]
             self.cycle.message_event.set()
         elif self._head_bytes:
             self._refuse(408, f"the head took longer than {self._limits.read_s:g} s to arrive")
-        else:  # connected and never said a word: a browser that thought ahead
+        else:  # idle after an answer, or connected ahead of need as browsers do
             self.transport.close()
 
     def _close_if_same(self, since: float | None) -> None:

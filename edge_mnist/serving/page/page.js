@@ -7,6 +7,7 @@ const sheet = find("sheet");
 const pen = sheet.getContext("2d", { willReadFrequently: true });
 const PEN_PX = 20;
 const READ_AGAIN_MS = 60;
+const SPEAK_MS = 700; // a screen reader is told what stands still, not every change while one draws
 
 let strokes = [];
 let stroke = null;
@@ -15,6 +16,7 @@ let asking = false;
 let askAgain = false;
 let apiKey = "";
 let classNames = [];
+let speaking = 0;
 
 function drawAll() {
   pen.fillStyle = "#ffffff";
@@ -147,7 +149,9 @@ function show(item, timing, spent) {
 function say(text, isBad) {
   const answer = find("answer");
   answer.classList.toggle("bad", isBad);
-  if (answer.textContent !== text) answer.textContent = text; // else it is read out again
+  answer.textContent = text;
+  clearTimeout(speaking);
+  speaking = setTimeout(() => (find("spoken").textContent = text), SPEAK_MS);
 }
 
 function showProblem(text) {
