@@ -168,7 +168,8 @@ def run_load(
         while due <= now and client.ask(due):
             n_asked += 1
             due = now if per_s is None else start + n_asked / per_s
-        client.collect(0.05 if per_s is None else min(max(due - time.perf_counter(), 0), 0.05))
+        is_early = per_s is not None and due > now
+        client.collect(min(due - now, 0.05) if is_early else 0.05)  # else until an answer comes
         if now - start > len(memory):
             memory.append(read_memory_mb(server.pid))
     return Load(client.answers, time.perf_counter() - start, client.latencies_ms, memory)

@@ -113,9 +113,11 @@ def files() -> list[tuple[str, bytes]]:
         if place % 3:
             sheet = sheet.resize((28, 28))
         found.append((f"{place}.{kinds[place % 5].lower()}", to_file(sheet, kinds[place % 5])))
-    found += [(f"blank{side}.png", to_file(Image.new("L", (side, 9)))) for side in range(5, 9)]
+    found += [(f"blank{side}.png", to_file(Image.new("L", (side, 9)))) for side in range(5, 8)]
     pieces = [content[: place * 40 + 9] for place, (_, content) in enumerate(found[:4])]
     found += [(f"cut{place}.png", piece) for place, piece in enumerate(pieces)]
+    lies = found[1][1][:16] + b"\x7f" + found[1][1][17:]  # its header says it is far too wide
+    found += [("lies.png", lies)]
     return [*found, ("text.png", b"no picture"), ("two.png", to_file(two_digits(generator)))]
 
 
