@@ -150,7 +150,7 @@ def make_framework_app(
 
     for kind, answer in ANSWERS.items():
         app.add_exception_handler(kind, answer)
-    install_document(app, settings.limits, has_key=settings.key is not None)
+    install_document(app, settings.limits, open_paths=OPEN_PATHS if settings.key else None)
     return app
 
 

@@ -1,5 +1,6 @@
 """The OpenAPI document: what the framework knows, and ``/predict``, which it does not."""
 
+from collections.abc import Container
 from typing import Any
 
 from fastapi import FastAPI
@@ -73,8 +74,14 @@ def error_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"description": REASONS[code], "content": content} for code in codes}
 
 
-def install_document(app: FastAPI, limits: Limits, *, has_key: bool) -> None:
-    """Have an app serve its own document with ``/predict`` in it."""
+def install_document(app: FastAPI, limits: Limits, *, open_paths: Container[str] | None) -> None:
+    """Have an app serve its own document with ``/predict`` in it.
+
+    Args:
+        app: The app.
+        limits: Named in the document.
+        open_paths: What answers without the API key; None if there is no key.
+    """
     make_framework_document = app.openapi
 
     def make_document() -> dict[str, Any]:
@@ -85,8 +92,8 @@ def install_document(app: FastAPI, limits: Limits, *, has_key: bool) -> None:
                 **document["paths"],
             }
             document["components"]["schemas"]["InferInput"] = describe_infer_input()
-            if has_key:
-                add_key(document)
+            if open_paths is not None:
+                add_key(document, open_paths)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -145,14 +152,18 @@ def describe_infer_input() -> dict[str, Any]:
     }
 
 
-def add_key(document: dict[str, Any]) -> None:
-    """Say that an API key is wanted."""
+def add_key(document: dict[str, Any], open_paths: Container[str]) -> None:
+    """Say that an API key is wanted, and where it is not."""
     schemes = {
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         "bearer": {"type": "http", "scheme": "bearer"},
     }
     document.setdefault("components", {})["securitySchemes"] = schemes
     document["security"] = [{"key": []}, {"bearer": []}]
+    for path, operations in document["paths"].items():
+        if path in open_paths:
+            for operation in operations.values():
+                operation["security"] = []
 
 
 def _query(name: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
