@@ -5,10 +5,10 @@ quick.
 """
 
 # Each of these puts its commands into the app.
-from edge_mnist.commands import draw, make, measure, tell, use
+from edge_mnist.commands import draw, make, measure, serve, tell, use
 from edge_mnist.commands.app import app
 
-__all__ = ["draw", "main", "make", "measure", "tell", "use"]
+__all__ = ["draw", "main", "make", "measure", "serve", "tell", "use"]
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def _stretch(deep: NDArray[np.float32]) -> NDArray[np.uint8]:
 def _decode(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image.Image:
     data = _read_bytes(source)
     try:
-        image = _open(data)
+        image = open_picture(data)
         size = f"{image.width} x {image.height} pixels"
         if max(image.size) > MAX_SIDE:
             raise PictureError(f"{size}, a side is longer than {MAX_SIDE:,}")
@@ -129,7 +129,7 @@ def _reduce(image: Image.Image) -> Image.Image:
     return image.reduce((min(factor, image.width), min(factor, image.height)))
 
 
-def _open(data: bytes) -> Image.Image:
+def open_picture(data: bytes) -> Image.Image:
     """Open a file with the plugin that recognises it, reading its header only.
 
     Image.open would do, but it prints a warning, or refuses, by a limit of its own that belongs

@@ -1,0 +1,1 @@
+"""The server: FastAPI, uvicorn and prometheus_client live here and nowhere else."""

@@ -1,0 +1,197 @@
+"""The page, driven in a real browser where there is one."""
+
+import base64
+import contextlib
+import itertools
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from test_serving import Server, run_server
+from websockets.sync.client import ClientConnection, connect
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SEVEN = ((70, 60), (210, 60), (120, 230))
+
+
+class Page:
+    """One tab of a browser, over its debugging protocol."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._numbers = itertools.count(1)
+        self.faults: list[str] = []
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._connection.recv(timeout=20))
+            if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.faults.append(json.dumps(message["params"]))
+            if message.get("id") == number:
+                assert "error" not in message, message
+                result: dict[str, Any] = message["result"]
+                return result
+
+    def run(self, script: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        return answer["result"].get("value")
+
+    def wait_for(self, script: str) -> None:
+        end = time.monotonic() + 15
+        while not self.run(script):
+            assert time.monotonic() < end, (script, self.run("document.body.innerText"))
+            time.sleep(0.05)
+
+    def open(self, url: str, *, width: int = 1000, dark: bool = False) -> None:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Page.navigate", url=url)
+        self.wait_for(f"location.href == '{url}' && document.readyState == 'complete'")
+
+    def draw(self, points: tuple[tuple[int, int], ...]) -> None:
+        """Draw a line on the sheet, in its own pixels, with the mouse."""
+        script = "(({x, y, width}) => [x, y, width])(sheet.getBoundingClientRect())"
+        left, top, width = self.run(script)
+        scale = width / 280
+        kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1)]
+        for kind, (x, y) in zip(kinds, points, strict=True):
+            self._mouse(kind, left + x * scale, top + y * scale)
+        self._mouse("mouseReleased", left + x * scale, top + y * scale)
+
+    def _mouse(self, kind: str, x: float, y: float) -> None:
+        button = {"button": "left", "buttons": 1, "clickCount": 1}
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+
+    def press(self, key: str) -> None:
+        code = {"Tab": 9, "Enter": 13}[key]
+        pressed = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        text = {"text": "\r"} if key == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **pressed, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
+    def choose(self, path: Path) -> None:
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def save_screenshot(self, path: Path) -> None:
+        picture = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+        path.write_bytes(base64.b64decode(picture))
+
+    @property
+    def answer(self) -> str:
+        return str(self.run("document.getElementById('answer').textContent"))
+
+
+@contextlib.contextmanager
+def run_browser(folder: Path) -> Iterator[Page]:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*command, f"--user-data-dir={folder}"], **quiet) as process:
+        try:
+            port = wait_for_port(folder / "DevToolsActivePort")
+            tab = httpx.put(f"http://127.0.0.1:{port}/json/new").json()
+            with connect(tab["webSocketDebuggerUrl"], max_size=None) as connection:
+                page = Page(connection)
+                for domain in ("Page", "Runtime", "Log", "DOM"):
+                    page.call(f"{domain}.enable")
+                yield page
+        finally:
+            process.terminate()
+
+
+def wait_for_port(file: Path) -> int:
+    end = time.monotonic() + 30
+    while not (file.exists() and file.read_text().count("\n")):
+        assert time.monotonic() < end, "the browser does not start"
+        time.sleep(0.05)
+    return int(file.read_text().split()[0])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with run_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with run_browser(tmp_path_factory.mktemp("browser")) as running:
+        yield running
+
+
+def test_draw_undo_and_clear(server: Server, page: Page) -> None:
+    page.open(f"{server.url}/")
+    page.wait_for("document.querySelectorAll('#bars tbody tr').length == 10")
+    page.draw(SEVEN)
+    page.wait_for("document.getElementById('answer').textContent.startsWith('7, ')")
+    assert page.run("document.querySelector('tr.best th').textContent") == "7"
+    assert page.run("document.querySelector('tr.best .bar').getBoundingClientRect().width") > 50
+    assert page.run("document.getElementById('server-time').textContent").endswith(" ms")
+    seen = "document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data"
+    assert page.run(f"Math.max(...{seen}.filter((_, place) => place % 4 == 0))") > 200
+    page.draw(((30, 250), (250, 250)))
+    page.wait_for("!document.getElementById('answer').textContent.startsWith('7, ')")
+    page.run("document.getElementById('undo').click()")
+    page.wait_for("document.getElementById('answer').textContent.startsWith('7, ')")
+    page.run("document.getElementById('clear').click()")
+    assert page.answer == "Nothing drawn yet."
+    assert page.faults == []
+
+
+def test_upload_and_rejection(
+    server: Server, page: Page, drawings: list[Path], tmp_path: Path
+) -> None:
+    page.open(f"{server.url}/")
+    page.choose(drawings[4])
+    page.wait_for("document.getElementById('answer').textContent.startsWith('4, ')")
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    page.choose(text)
+    page.wait_for("document.getElementById('answer').textContent.startsWith('Cannot be read')")
+    page.run("document.getElementById('clear').click()")
+    for x in (50, 230):
+        page.draw(((x, 40), (x, 240)))
+    page.wait_for("document.getElementById('answer').textContent.startsWith('Rejected: ')")
+    assert page.faults == []
+
+
+def test_keyboard_and_screen_reader(server: Server, page: Page) -> None:
+    page.open(f"{server.url}/")
+    reached = []
+    for _ in range(4):
+        page.press("Tab")
+        reached.append(page.run("document.activeElement.id || document.activeElement.tagName"))
+    assert reached == ["clear", "undo", "file", "A"]
+    tree = page.call("Accessibility.getFullAXTree")["nodes"]
+    names = {
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in tree
+        if not node["ignored"]
+    }
+    assert ("button", "Clear") in names
+    assert any(name.startswith("Choose a picture") for _, name in names)
+    page.draw(SEVEN)
+    page.wait_for("document.querySelector('[aria-live=polite]').textContent.startsWith('7, ')")
+
+
+def test_phone_width_and_documentation(server: Server, page: Page) -> None:
+    for path in ("/", "/docs"):
+        page.open(server.url + path, width=360)
+        page.wait_for("!document.body.innerText.includes('Reading the document')")
+        assert page.run("document.documentElement.scrollWidth") <= 360
+    page.wait_for("document.body.innerText.includes('POST /predict')")
+    assert page.faults == []

@@ -1,0 +1,459 @@
+"""The server, as the command runs it: a process of its own, asked over real connections."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+from conftest import Command
+from PIL import Image
+
+from edge_mnist import Predictor
+from edge_mnist.export.golden import draw_digit
+from edge_mnist.items import Item
+
+PNG = {"content-type": "image/png"}
+
+
+@dataclass
+class Server:
+    """A server that runs."""
+
+    process: subprocess.Popen[str]
+    url: str
+    client: httpx.Client
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def post(self, content: bytes, **headers: str) -> httpx.Response:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.post("/predict", content=content, headers=PNG | given)
+
+    def post_form(self, files: list[tuple[str, bytes]]) -> httpx.Response:
+        parts = [("picture", (name, content)) for name, content in files]
+        return self.client.post("/predict", files=parts)
+
+
+@contextlib.contextmanager
+def run_server(folder: Path, *options: str, **environment: str) -> Iterator[Server]:
+    """Start the command on a free port; at the end it has to stop in good order."""
+    command = [sys.executable, "-m", "edge_mnist", "serve", "--port=0", *options]
+    with open(folder / "stderr.jsonl", "w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    assert process.stdout is not None
+    with process, process.stdout:
+        url = process.stdout.readline().rsplit(" ", 1)[-1].strip()
+        assert url.startswith("http://127.0.0.1:"), (folder / "stderr.jsonl").read_text()
+        try:
+            with httpx.Client(base_url=url, timeout=20) as client:
+                assert client.get("/healthz").status_code == 200
+                yield Server(process, url, client)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with run_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose limits are low, that wants a key and lets one site in."""
+    options = (
+        *("--max-bytes=100000", "--max-pixels=1000000", "--max-pictures=3", "--max-queue=3"),
+        *("--read-timeout=1", "--max-connections=20", "--allow-origin=https://app.example"),
+    )
+    folder = tmp_path_factory.mktemp("strict")
+    with run_server(folder, *options, EDGE_MNIST_API_KEY="sesame") as running:
+        running.client.headers["x-api-key"] = "sesame"
+        yield running
+
+
+def to_file(image: Any, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def files() -> list[tuple[str, bytes]]:
+    """Sixty files: digits in several sizes and formats, blank and damaged ones, no pictures."""
+    generator = np.random.default_rng(3)
+    kinds, found = ("PNG", "JPEG", "WEBP", "BMP", "GIF"), []
+    for place in range(50):
+        sheet = draw_digit(place % 10, generator)
+        if place % 3:
+            sheet = sheet.resize((28, 28))
+        found.append((f"{place}.{kinds[place % 5].lower()}", to_file(sheet, kinds[place % 5])))
+    found += [(f"blank{side}.png", to_file(Image.new("L", (side, 9)))) for side in range(5, 8)]
+    pieces = [content[: place * 40 + 9] for place, (_, content) in enumerate(found[:4])]
+    found += [(f"cut{place}.png", piece) for place, piece in enumerate(pieces)]
+    lies = found[1][1][:16] + b"\x7f" + found[1][1][17:]  # its header says it is far too wide
+    found += [("lies.png", lies)]
+    return [*found, ("text.png", b"no picture"), ("two.png", to_file(two_digits(generator)))]
+
+
+def two_digits(generator: np.random.Generator) -> Image.Image:
+    sheet = Image.new("L", (400, 200), 255)
+    sheet.paste(draw_digit(3, generator).resize((200, 200)), (0, 0))
+    sheet.paste(draw_digit(7, generator).resize((200, 200)), (200, 0))
+    return sheet
+
+
+def as_library(files: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
+    with Predictor() as predictor:
+        seen = predictor.predict_many(content for _, content in files)
+        names = predictor.info.class_names
+        items = [
+            Item(name, prediction, prediction.error).to_dict(names)
+            for (name, _), prediction in zip(files, seen, strict=True)
+        ]
+    known: list[dict[str, Any]] = json.loads(json.dumps(items))
+    return known
+
+
+def test_answers_are_the_librarys_and_the_commands(
+    server: Server, files: list[tuple[str, bytes]], edge_mnist: Command, tmp_path: Path
+) -> None:
+    expected = as_library(files)
+    assert {item["status"] for item in expected} == {"ok", "rejected", "error"}
+    together = server.post_form(files)
+    assert together.status_code == 200
+    assert together.json()["items"] == expected
+    for (_, content), item in zip(files, expected, strict=True):
+        answer = server.post(content)
+        assert answer.json()["items"] == [item | {"path": "-"}]
+        assert answer.status_code == 200
+    for name, content in files[:12]:
+        (tmp_path / name).write_bytes(content)
+    done = edge_mnist("predict", "--json", *(name for name, _ in files[:12]))
+    report = json.loads(done.stdout)
+    assert report["items"] == expected[:12]
+    assert report.keys() == together.json().keys()
+    assert {key: report[key] for key in ("model_sha256", "provider")} == {
+        key: together.json()[key] for key in ("model_sha256", "provider")
+    }
+
+
+def test_requests_that_arrive_together_get_their_own_answers(
+    server: Server, files: list[tuple[str, bytes]]
+) -> None:
+    expected = [item | {"path": "-"} for item in as_library(files)]
+    answers: dict[int, Any] = {}
+
+    def ask(place: int) -> None:
+        answers[place] = server.post(files[place % 60][1]).json()["items"][0]
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(180)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answers[place] for place in range(180)] == expected * 3
+
+
+def test_query(server: Server, files: list[tuple[str, bytes]]) -> None:
+    answer = server.client.post("/predict?top_k=3&seen=true", content=files[1][1], headers=PNG)
+    (item,) = answer.json()["items"]
+    assert len(item["top"]) == 3
+    assert len(item["seen"]) == 1048  # base64 of 784
+    assert float(answer.headers["server-timing"].split("dur=")[1]) > 0
+    for query in ("top_k=0", "top_k=x", "seen=2"):
+        assert server.client.post(f"/predict?{query}", content=b"", headers=PNG).status_code == 400
+
+
+def test_kserve(server: Server) -> None:
+    get = server.client.get
+    assert get("/v2/health/live").json() == {"live": True}
+    assert get("/v2/health/ready").json() == {"ready": True}
+    assert get("/v2/models/edge-mnist/ready").json() == {"ready": True}
+    about = get("/v2/models/edge-mnist").json()
+    assert about["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 28, 28]}]
+    assert [output["shape"] for output in about["outputs"]] == [[-1, 10], [-1, 10]]
+    assert get("/v2/models/other").status_code == 404
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
+    flat = images.ravel().tolist()
+    for data in (images.tolist(), list(map(float, flat)), flat):
+        answer = infer(server, {"id": "a", "inputs": [{**INPUT, "data": data}]})
+        assert answer["id"] == "a"
+        outputs = {one["name"]: np.reshape(one["data"], one["shape"]) for one in answer["outputs"]}
+        with Predictor() as predictor:
+            assert (outputs["logits"] == predictor.compute_logits(images)).all()
+            assert (outputs["probabilities"] == predictor.predict_images(images)[1]).all()
+    wanted = [{"name": "probabilities"}]
+    answer = infer(server, {"inputs": [{**INPUT, "data": data}], "outputs": wanted})
+    assert [output["name"] for output in answer["outputs"]] == ["probabilities"]
+
+
+INPUT = {"name": "images", "shape": [5, 28, 28], "datatype": "UINT8"}
+
+
+def infer(server: Server, request: dict[str, Any], status: int = 200) -> dict[str, Any]:
+    answer = server.client.post("/v2/models/edge-mnist/infer", json=request)
+    assert answer.status_code == status, answer.text
+    known: dict[str, Any] = answer.json()
+    return known
+
+
+def test_kserve_refuses_what_breaks_the_contract(server: Server) -> None:
+    zeros = [0] * 784
+    one = {**INPUT, "shape": [1, 28, 28], "data": zeros}
+    for change, status in (
+        ({"datatype": "FP32"}, 422),
+        ({"name": "picture"}, 422),
+        ({"shape": [2, 28, 28]}, 409),
+        ({"shape": [65, 28, 28], "data": zeros * 65}, 413),
+        ({"data": [256, *zeros[1:]]}, 422),
+        ({"data": [0.5, *zeros[1:]]}, 422),
+        ({"data": [True, *zeros[1:]]}, 422),
+        ({"data": ["1", *zeros[1:]]}, 422),
+        ({"data": [-1, *zeros[1:]]}, 422),
+        ({"data": [zeros]}, 422),
+    ):
+        assert "error" in infer(server, {"inputs": [one | change]}, status)
+    assert "error" in infer(server, {"inputs": []}, 422)
+    assert "error" in infer(server, {"inputs": [one | {"data": zeros * 700}]}, 413)
+
+
+def test_health_metrics_and_document(server: Server, files: list[tuple[str, bytes]]) -> None:
+    health = server.client.get("/healthz").json()
+    assert health["status"] == "ok"
+    assert health["provider"] == "cpu"
+    assert health["class_names"] == list("0123456789")
+    server.post(files[1][1])
+    metrics = server.client.get("/metrics").text
+    assert 'edge_mnist_requests_total{route="/predict",status="200"}' in metrics
+    assert 'edge_mnist_pictures_total{status="ok"}' in metrics
+    document = server.client.get("/openapi.json").json()
+    assert set(document["paths"]["/predict"]["post"]["responses"]) >= {"200", "401", "413", "429"}
+
+
+def test_refusals(server: Server) -> None:
+    for answer, status in (
+        (server.client.get("/nowhere"), 404),
+        (server.client.get("/predict"), 405),
+        (server.client.post("/predict", content=b"{}", headers={"content-type": "text/css"}), 415),
+        (server.post(b""), 400),
+        (server.post(b"x", content_type="multipart/form-data"), 400),
+        (server.post(b"rubbish", content_type="multipart/form-data; boundary=b"), 400),
+        (server.post(b"--b\r\n\r\nx", content_type="multipart/form-data; boundary=b"), 400),
+        (server.post(b"--b--\r\n", content_type="multipart/form-data; boundary=b"), 400),
+        (server.post_form([("a.png", b"")] * 65), 413),
+    ):
+        assert answer.status_code == status, answer.text
+        assert "error" in answer.json()
+
+
+def test_every_limit_has_its_answer(strict: Server, files: list[tuple[str, bytes]]) -> None:
+    large = to_file(Image.new("L", (1001, 1000)))
+    half = to_file(Image.effect_noise((800, 800), 9), "JPEG")[:60_000]
+    too_many = [("a.png", files[1][1])] * 4
+    assert strict.post(bytes(100_001)).status_code == 413
+    assert strict.client.post("/predict", content=iter([bytes(60_000)] * 2)).status_code == 413
+    assert strict.post(large).status_code == 413
+    assert strict.post_form([("a.jpg", half)] * 2).status_code == 413
+    assert strict.post_form(too_many).status_code == 413
+    assert strict.post_form(too_many[:3]).status_code == 200
+
+
+def test_a_full_queue_refuses_at_once(strict: Server, files: list[tuple[str, bytes]]) -> None:
+    sheet = to_file(Image.effect_noise((700, 700), 90).convert("1"))
+    codes: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: codes.append(strict.post(sheet).status_code))
+        for _ in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(codes) == {200, 429}
+    assert strict.post(files[1][1]).status_code == 200
+
+
+def test_an_answer_that_takes_too_long(tmp_path: Path) -> None:
+    with run_server(tmp_path, "--timeout=0.1") as server:
+        answer = server.post(to_file(Image.effect_noise((3000, 3000), 90)))
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert server.client.get("/healthz").status_code == 200
+
+
+def test_the_key(strict: Server, files: list[tuple[str, bytes]]) -> None:
+    content = files[1][1]
+    for headers, status in (
+        ({"x-api-key": "sesame"}, 200),
+        ({"x-api-key": "", "authorization": "Bearer sesame"}, 200),
+        ({"x-api-key": "Sesame"}, 401),
+        ({"x-api-key": ""}, 401),
+    ):
+        answer = strict.client.post("/predict", content=content, headers=PNG | headers)
+        assert answer.status_code == status
+    nobody = {"x-api-key": ""}
+    for path, status in (("/", 200), ("/healthz", 200), ("/v2/health/ready", 200)):
+        assert strict.client.get(path, headers=nobody).status_code == status
+    for path in ("/metrics", "/v2/models/edge-mnist", "/nowhere"):
+        assert strict.client.get(path, headers=nobody).status_code == 401
+
+
+def test_other_sites_are_let_in_by_name_only(
+    server: Server, strict: Server, files: list[tuple[str, bytes]]
+) -> None:
+    asked = {
+        "origin": "https://app.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-api-key,content-type",
+    }
+    allowed = "access-control-allow-origin"
+    assert allowed not in server.client.options("/predict", headers=asked).headers
+    assert allowed not in server.post(files[1][1], origin=asked["origin"]).headers
+    preflight = strict.client.options("/predict", headers=asked | {"x-api-key": ""})
+    assert preflight.status_code == 200
+    assert preflight.headers[allowed] == asked["origin"]
+    assert strict.post(files[1][1], origin=asked["origin"]).headers[allowed] == asked["origin"]
+    assert allowed not in strict.post(files[1][1], origin="https://other.example").headers
+
+
+def test_the_page_carries_its_policy(server: Server) -> None:
+    for path in ("/", "/docs", "/page.js", "/page.css", "/docs.js", "/icon.svg"):
+        answer = server.client.get(path)
+        assert answer.status_code == 200
+        policy = answer.headers["content-security-policy"]
+        assert "script-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "://" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+        assert " style=" not in answer.text
+        assert "server" not in answer.headers
+    assert server.client.get("/healthz").headers["x-content-type-options"] == "nosniff"
+
+
+def read_all(connection: socket.socket) -> bytes:
+    chunks = []
+    while chunk := connection.recv(65_536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def test_slow_requests_block_nobody_and_are_ended(
+    strict: Server, files: list[tuple[str, bytes]]
+) -> None:
+    start = b"POST /predict HTTP/1.1\r\nhost: a\r\nx-api-key: sesame\r\n"
+    with contextlib.ExitStack() as stack:
+        heads = [stack.enter_context(strict.connect()) for _ in range(15)]
+        for connection in heads:
+            connection.sendall(start)
+        body = stack.enter_context(strict.connect())
+        body.sendall(start + b"content-length: 9\r\n\r\nx")
+        silent = stack.enter_context(strict.connect())
+        assert strict.post(files[1][1]).status_code == 200
+        assert b" 408 " in read_all(heads[0])
+        assert b" 408 " in body.recv(65_536)
+        assert read_all(silent) == b""
+        for connection in [stack.enter_context(strict.connect()) for _ in range(60)]:
+            connection.sendall(start)  # three times the connections there may be
+        assert strict.post(files[1][1]).status_code == 200
+
+
+def test_rubbish_and_hanging_up_harm_nobody(server: Server, files: list[tuple[str, bytes]]) -> None:
+    large = to_file(Image.effect_noise((1500, 1500), 90))
+    head = b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n"
+    for sent in (b"\x16\x03\x01\x02\x00", b"GET / HTTP/9\r\n\r\n", b"X" * 100_000):
+        with server.connect() as connection:
+            connection.sendall(sent)
+            assert b"HTTP/1.1 400" in read_all(connection)
+    with server.connect() as connection, contextlib.suppress(OSError):
+        connection.sendall(b"GET / HTTP/1.1\r\n" + b"a: " + b"b" * 70_000)
+        connection.sendall(b"b" * 70_000)
+        assert b" 431 " in read_all(connection)
+    for n_sent in (10, len(large) // 2, len(large)):  # then hangs up
+        with server.connect() as connection:
+            connection.sendall((head % len(large) + large)[:n_sent])
+    assert server.post(files[1][1]).status_code == 200
+
+
+def test_an_early_answer_reaches_a_client_that_still_sends(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(20):
+                connection.sendall(bytes(65_536))
+        assert b"HTTP/1.1 413" in connection.recv(65_536)
+
+
+def test_sigterm_finishes_what_runs(tmp_path: Path) -> None:
+    sheet = to_file(Image.effect_noise((3000, 3000), 90))  # takes a good while
+    with run_server(tmp_path) as server:
+        answers: list[httpx.Response] = []
+        asking = threading.Thread(target=lambda: answers.append(server.post(sheet)))
+        asking.start()
+        wait_for(lambda: waiting_pictures(server) == 1)
+        server.process.send_signal(signal.SIGTERM)
+        asking.join()
+        assert server.process.wait(20) == 0
+    assert answers[0].status_code == 200
+    lines = [json.loads(line) for line in (tmp_path / "stderr.jsonl").read_text().splitlines()]
+    assert (lines[-1]["path"], lines[-1]["status"], lines[-1]["pictures"]) == ("/predict", 200, 1)
+
+
+def waiting_pictures(server: Server) -> float:
+    metrics = server.client.get("/metrics").text.splitlines()
+    (line,) = (line for line in metrics if line.startswith("edge_mnist_waiting_pictures"))
+    return float(line.split()[1])
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_workers_share_port_and_counts(tmp_path: Path, files: list[tuple[str, bytes]]) -> None:
+    with run_server(tmp_path, "--workers=2") as server:
+        expected = as_library(files[:8])
+        for _ in range(5):  # each on a connection of its own, so that both get some
+            parts = [("picture", file) for file in files[:8]]
+            answer = httpx.post(f"{server.url}/predict", files=parts, timeout=20)
+            assert answer.json()["items"] == expected
+        wanted = 'edge_mnist_requests_total{route="/predict",status="200"} 5.0'
+        assert wanted in server.client.get("/metrics").text
+
+
+def test_what_cannot_be_served(edge_mnist: Command, server: Server) -> None:
+    taken = edge_mnist("serve", "--port", server.port)
+    assert taken.returncode == 3
+    assert "cannot listen on 127.0.0.1" in taken.stderr
+    assert edge_mnist("serve", "--model", "missing.onnx", "--port", 0).returncode == 3
+    wrong = edge_mnist("serve", "--max-queue", 2, "--port", 0)
+    assert wrong.returncode == 2
+    assert "--max-pictures" in wrong.stderr
