@@ -69,6 +69,7 @@ LEVELS = {
     "export.quantize": 7,
     "export.manifest": 8,
     "export.release": 9,
+    "export.web": 3,
     "quickstart": 10,
     "terminal": 11,
     "commands.app": 1,

@@ -16,6 +16,7 @@ from edge_mnist.commands.app import (
     need,
     print_json,
 )
+from edge_mnist.errors import UsageError
 
 DatasetName = Annotated[
     str | None,
@@ -28,6 +29,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="KEY=VALUE for any number of the recipe; repeat."),
 ]
+SOURCE_HELP = (
+    "Checkpoint or run folder [default: newest run]; with --target web a model file or folder "
+    "[default: what predict uses]."
+)
 
 
 @app.command()
@@ -80,11 +85,12 @@ def train(
 
 @app.command()
 def export(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(help="Checkpoint or run folder. [default: newest run]")
-    ] = None,
+    source: Annotated[Path | None, typer.Argument(help=SOURCE_HELP)] = None,
+    target: Annotated[str, typer.Option(help="files, or web: a page for any host.")] = "files",
     quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file too.")] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("exports"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder. [default: exports, or web]")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that no export wrote.")
     ] = False,
@@ -93,7 +99,12 @@ def export(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Export a checkpoint to ONNX, proven before it is written."""
+    """Export a checkpoint to ONNX, proven before it is written; or a model file as a web page."""
+    if target == "web":
+        _export_web(source, output or Path("web"), offline, overwrite, as_json)
+        return
+    if target != "files":
+        raise UsageError(f"no target named {target!r}; there are: files, web")
     need("torch", "edge-mnist[train]")
     need("onnx", "edge-mnist[train]")
     from edge_mnist import terminal
@@ -103,11 +114,11 @@ def export(
     from edge_mnist.training.plan import find_checkpoint
     from edge_mnist.validation.gate import Limits
 
-    path = find_checkpoint(checkpoint)
+    path = find_checkpoint(source)
     result = export(
         path,
         load_dataset(load_checkpoint(path).recipe.dataset, data_dir=data_dir, offline=offline),
-        folder=output,
+        folder=output or Path("exports"),
         quantize=quantize,
         limits=Limits(accuracy_lost=max_accuracy_lost),
         overwrite=overwrite,
@@ -117,6 +128,21 @@ def export(
         print_json(dataclasses.asdict(result))
     else:
         terminal.print_export(result)
+
+
+def _export_web(
+    model: Path | None, folder: Path, offline: bool, overwrite: bool, as_json: bool
+) -> None:
+    """Write a page; this needs neither torch nor onnx."""
+    from edge_mnist.export.web import export_web
+
+    result = export_web(model, folder, offline=offline, overwrite=overwrite)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+        return
+    size = f"{result.files} files, {result.size_bytes:,} bytes"
+    print(f"{result.folder}: {size}, with {result.model}")
+    print(f"see it: python3 -m http.server -d {result.folder} -b 127.0.0.1 8000")
 
 
 @app.command()

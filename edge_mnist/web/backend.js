@@ -1,0 +1,31 @@
+// What the page asks, and the only module that knows where the model runs: here, in the browser.
+// A page of a server brings another backend.js with the same one function.
+
+import { Predictor } from "./predictor.js";
+
+/**
+ * Open the model.
+ *
+ * @returns {Promise<{classNames: string[], about: string, read: function}>} the classes, a line
+ *   about the model, and `read(picture)`: a Blob or ImageData in, and out {status: "ok" |
+ *   "rejected" | "error", digit, name, confidence, probabilities, reason, error,
+ *   image: 784 levels, read_ms, run_ms}
+ */
+export async function openBackend() {
+  const predictor = await Predictor.open();
+  const { info } = predictor;
+  return {
+    classNames: info.class_names,
+    about: describe(info),
+    read: (picture) => predictor.predict(picture),
+  };
+}
+
+function describe(info) {
+  const kilobytes = Math.round(info.size_bytes / 1000).toLocaleString("en");
+  const accuracy = info.accuracy ? `, ${(100 * info.accuracy).toFixed(2)} % right on ${info.dataset}` : "";
+  return (
+    `All of it runs in this browser; no picture leaves this device. Model: ${kilobytes} kB` +
+    `${accuracy}; ${info.runtime}.`
+  );
+}
