@@ -3,6 +3,7 @@
 Run as a script it writes web_cases.npz: what read_picture makes of each picture, and its reason.
 """
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,9 +185,19 @@ def _grey(levels: NDArray[np.generic]) -> Image.Image:
     return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
 
 
+def write_pictures(folder: Path) -> list[Path]:
+    """Write all pictures as PNG files, which lose nothing; return them in the order of names."""
+    paths = []
+    for name, picture in draw_pictures():
+        paths.append(folder / f"{name}.png")
+        picture.save(paths[-1], compress_level=1)
+    return sorted(paths)
+
+
 def main() -> None:
-    """Write what Python makes of all pictures."""
-    sights = [read_picture(picture) for _, picture in draw_pictures()]
+    """Write what Python makes of all pictures, in the order of their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        sights = [read_picture(path) for path in write_pictures(Path(folder))]
     images = np.stack([sight.image for sight in sights])
     reasons = np.array([REASONS.index(sight.reason or "") for sight in sights], np.uint8)
     np.savez_compressed(CASES, images=images, reasons=reasons)

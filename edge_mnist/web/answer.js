@@ -9,7 +9,7 @@ export function makeBars(classNames) {
     const row = document.createElement("li");
     const track = make("div", "track");
     track.append(document.createElement("span"));
-    row.append(make("span", "name", name), track, make("span", "share", percent(0)));
+    row.append(make("span", "name", name), track, make("span", "share"));
     return row;
   });
   find("bars").classList.toggle("words", classNames.some((name) => name.length > 2));
@@ -27,7 +27,7 @@ export function showAnswer(answer, isFinal) {
   find("times").textContent = answer.image
     ? `Picture read in ${round(answer.read_ms)} ms, model run in ${round(answer.run_ms)} ms.`
     : "";
-  document.body.dataset.status = answer.status;
+  setState(answer.status, answer.reason);
 }
 
 /** Show that there is nothing to answer yet. */
@@ -38,7 +38,14 @@ export function showNothing(text) {
   find("times").textContent = "";
   showBars(null);
   showSeen(null);
-  document.body.dataset.status = "empty";
+  setState("empty");
+}
+
+/** Tell the style sheet, and whoever drives the page, how things stand. */
+function setState(status, reason) {
+  document.body.dataset.status = status;
+  if (reason) document.body.dataset.reason = reason;
+  else delete document.body.dataset.reason;
 }
 
 function summarize({ status, reason, error, confidence }) {
@@ -59,7 +66,7 @@ function showBars(probabilities) {
     const share = probabilities?.[label] ?? 0;
     row.classList.toggle("best", share === best);
     row.querySelector(".track span").style.setProperty("--share", share);
-    row.querySelector(".share").textContent = percent(share);
+    row.querySelector(".share").textContent = probabilities ? percent(share) : "";
   });
 }
 

@@ -23,9 +23,8 @@ export async function openBackend() {
 
 function describe(info) {
   const kilobytes = Math.round(info.size_bytes / 1000).toLocaleString("en");
-  const accuracy = info.accuracy ? `, ${(100 * info.accuracy).toFixed(2)} % right on ${info.dataset}` : "";
-  return (
-    `All of it runs in this browser; no picture leaves this device. Model: ${kilobytes} kB` +
-    `${accuracy}; ${info.runtime}.`
-  );
+  const share = (100 * info.accuracy).toFixed(2);
+  const accuracy = info.accuracy ? `, ${share} % right on the test images of ${info.dataset}` : "";
+  const where = "All of it runs in this browser; no picture leaves this device.";
+  return `${where} Model: ${kilobytes} kB${accuracy}; ${info.runtime}.`;
 }

@@ -1,6 +1,7 @@
 // Decoding: from a picture's bytes to grey levels, within limits; the twin of picture/decoding.py.
 // A decoded picture is {height, width, channels, data}, channels 1, 3 or 4.
 
+import { readOrigin } from "./exif.js";
 import { maxOf, minOf, percentileOf, roundHalfEven } from "./numpy.js";
 import {
   composite,
@@ -42,7 +43,8 @@ export async function decode(file) {
       const picture = await decodePng(bytes);
       if (picture) return picture;
     }
-    return await decodeInBrowser(file, bytes[0] === 0xff && bytes[1] === 0xd8);
+    const isJpeg = bytes[0] === 0xff && bytes[1] === 0xd8;
+    return await decodeInBrowser(file, isJpeg ? readOrigin(bytes) : null);
   } catch (error) {
     if (error instanceof PictureError) throw error;
     throw new PictureError("not a picture that this browser can read, or damaged");
@@ -57,7 +59,7 @@ export function toGrey(picture) {
   return isClear ? fillTransparent(small) : toLuma(small);
 }
 
-async function decodeInBrowser(file, isJpeg) {
+async function decodeInBrowser(file, jpegOrigin) {
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   const bitmap = await createImageBitmap(file, options); // turned as EXIF says
   const { height, width } = bitmap;
@@ -67,15 +69,21 @@ async function decodeInBrowser(file, isJpeg) {
   pen.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data } = pen.getImageData(0, 0, width, height);
-  return prepare({ height, width, channels: 4, data }, isJpeg);
+  const picture = { height, width, channels: 4, data };
+  if (!jpegOrigin) return { ...picture, isOpaque: hasNoAlpha(data) };
+  return draftJpeg({ ...picture, isOpaque: true, origin: jpegOrigin });
 }
 
-/** Note whether pixels are all opaque, and make a JPEG smaller as Pillow's decoder would. */
-export function prepare(picture, isJpeg) {
-  const isOpaque = picture.data.every((level, at) => at % 4 !== 3 || level === 255);
-  const factor = Math.min(Math.floor(picture.width / DRAFT_SIDE), Math.floor(picture.height / DRAFT_SIDE));
-  const draft = isJpeg ? [8, 4, 2].find((one) => factor >= one) : undefined;
-  return { ...(draft ? reduce(picture, draft, draft) : picture), isOpaque };
+/** Make a JPEG smaller, as the decoder of Pillow does while it decodes. */
+function draftJpeg(picture) {
+  const factor = Math.floor(Math.min(picture.width, picture.height) / DRAFT_SIDE);
+  const draft = [8, 4, 2].find((one) => factor >= one);
+  return draft ? reduce(picture, draft, draft) : picture;
+}
+
+function hasNoAlpha(data) {
+  for (let at = 3; at < data.length; at += 4) if (data[at] !== 255) return false;
+  return true;
 }
 
 function refuseHuge({ height, width }) {

@@ -164,7 +164,8 @@ function countReached({ width, data }, axis) {
 /** Cut out the chosen ink with its soft edges, full ink as 1. */
 function cropInk(ink, mask) {
   const reach = meanSide(ink) > PHOTO_SIDE ? 5 : 3;
-  const around = spread(spread({ ...mask, data: new Float32Array(mask.data) }, reach, 0), reach, 1).data;
+  const values = { ...mask, data: new Float32Array(mask.data) };
+  const around = spread(spread(values, reach, 0), reach, 1).data;
   const chosen = ink.data.filter((_, at) => mask.data[at]).sort();
   const full = Math.fround(percentileOf(chosen, 70, Math.fround));
   const least = Math.fround(0.12);

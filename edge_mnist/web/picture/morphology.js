@@ -22,12 +22,12 @@ export function spread(values, window, axis) {
   const data = new Float32Array(values.data.length);
   const line = new Float32Array(length + 2 * radius);
   for (let one = 0; one < lines; one++) {
-    for (let at = 0; at < line.length; at++) {
-      const inside = Math.min(Math.max(at - radius, 0), length - 1);
-      line[at] = values.data[one * stride + inside * step];
-    }
+    const from = one * stride;
+    for (let at = 0; at < length; at++) line[radius + at] = values.data[from + at * step];
+    line.fill(line[radius], 0, radius);
+    line.fill(line[radius + length - 1], radius + length);
     spreadLine(line, 2 * radius + 1);
-    for (let at = 0; at < length; at++) data[one * stride + at * step] = line[at];
+    for (let at = 0; at < length; at++) data[from + at * step] = line[at];
   }
   return { height, width, data };
 }
@@ -53,7 +53,7 @@ function spreadLine(line, wanted) {
   for (let size = 1, left = line.length; size < wanted; ) {
     const reach = Math.min(size, wanted - size);
     left -= reach;
-    for (let at = 0; at < left; at++) if (line[at + reach] > line[at]) line[at] = line[at + reach];
+    for (let at = 0; at < left; at++) line[at] = Math.max(line[at], line[at + reach]);
     size += reach;
   }
 }

@@ -55,6 +55,6 @@ export function argsortDown(values) {
 /** Return the index of the first largest value. */
 export function argmax(values) {
   let best = 0;
-  for (let index = 1; index < values.length; index++) if (values[index] > values[best]) best = index;
+  for (let at = 1; at < values.length; at++) if (values[at] > values[best]) best = at;
   return best;
 }

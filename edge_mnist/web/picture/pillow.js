@@ -25,21 +25,21 @@ export function resize(image, height, width, filter) {
   return transpose(resampleRows(transpose(wide), height, FILTERS[filter]));
 }
 
-/** Return an image averaged over blocks; the last ones hold what is left. */
+/** Return an image averaged over blocks, counted from its `origin`; the last hold what is left. */
 export function reduce(image, across, down) {
-  const { height, width, channels, data } = image;
-  const small = [Math.ceil(height / down), Math.ceil(width / across)];
-  const out = new Uint8Array(small[0] * small[1] * channels);
-  for (let y = 0, to = 0; y < small[0]; y++) {
-    for (let x = 0; x < small[1]; x++) {
-      const rows = [y * down, Math.min((y + 1) * down, height)];
-      const columns = [x * across, Math.min((x + 1) * across, width)];
+  const { width, channels, data, origin } = image;
+  const rows = cut(image.height, down, origin?.bottom);
+  const columns = cut(width, across, origin?.right);
+  const out = new Uint8Array(rows.length * columns.length * channels);
+  let to = 0;
+  for (const down of rows) {
+    for (const across of columns) {
       for (let channel = 0; channel < channels; channel++) {
-        out[to++] = averageBlock(data, width, channels, channel, rows, columns);
+        out[to++] = averageBlock(data, width, channels, channel, down, across);
       }
     }
   }
-  return { height: small[0], width: small[1], channels, data: out };
+  return { ...image, height: rows.length, width: columns.length, data: out };
 }
 
 /** Return grey levels averaged over squares of 2 radius + 1 pixels, the border continued. */
@@ -103,12 +103,19 @@ export function thumbnailSize(height, width, side) {
   return [choose(side / aspect, (n) => (n === 0 ? 0 : Math.abs(aspect - side / n))), side];
 }
 
+/** Cut a side into pieces of one length, from its beginning or its end: [begin, end] of each. */
+function cut(side, length, fromEnd) {
+  const pieces = [];
+  for (let at = 0; at < side; at += length) pieces.push([at, Math.min(at + length, side)]);
+  return fromEnd ? pieces.map(([begin, end]) => [side - end, side - begin]).reverse() : pieces;
+}
+
 function averageBlock(data, width, channels, channel, rows, columns) {
   const count = (rows[1] - rows[0]) * (columns[1] - columns[0]);
   let sum = count >> 1;
   for (let row = rows[0]; row < rows[1]; row++) {
     let from = (row * width + columns[0]) * channels + channel;
-    for (let column = columns[0]; column < columns[1]; column++, from += channels) sum += data[from];
+    for (let x = columns[0]; x < columns[1]; x++, from += channels) sum += data[from];
   }
   const multiplier = Math.floor(Math.fround(2 ** 32 / (256 * count)));
   return Math.floor((sum * multiplier) / 2 ** 24);
@@ -132,7 +139,7 @@ function makeWeights(from, to, filter) {
     const raw = [];
     for (let x = first; x < end; x++) raw.push(filter.weigh((x - center + 0.5) * (1 / stretch)));
     const sum = raw.reduce((total, weight) => total + weight, 0);
-    const weights = raw.map((weight) => toFixed(sum === 0 ? weight : weight / sum));
+    const weights = Int32Array.from(raw, (weight) => toFixed(sum === 0 ? weight : weight / sum));
     return { first, weights };
   });
 }
@@ -150,8 +157,8 @@ function resampleRows(image, width, filter) {
       for (let channel = 0; channel < channels; channel++) {
         let sum = 1 << (WEIGHT_BITS - 1);
         let from = (y * image.width + first) * channels + channel;
-        for (const weight of weights) {
-          sum += data[from] * weight;
+        for (let at = 0; at < weights.length; at++) {
+          sum += data[from] * weights[at];
           from += channels;
         }
         out[to++] = sum >> WEIGHT_BITS;

@@ -34,7 +34,9 @@ export async function decodePng(bytes) {
   const samples = header.depth < 8 ? unpack(packed, header) : packed;
   const { height, width, kind, depth } = header;
   if (kind === PALETTE) return { height, width, ...applyPalette(samples, palette, clear) };
-  if (kind === GREY && depth === 16) return { height, width, channels: 1, data: joinBytes(samples) };
+  if (kind === GREY && depth === 16) {
+    return { height, width, channels: 1, data: joinBytes(samples) };
+  }
   const data = depth === 16 ? samples.filter((_, at) => at % 2 === 0) : samples;
   if (kind === GREY_ALPHA) return { height, width, channels: 4, data: spreadGrey(data) };
   if (!clear) return { height, width, channels: CHANNELS[kind], data };
@@ -144,9 +146,8 @@ function clearColor(data, channels, clear, depth) {
   const color = Array.from({ length: channels }, (_, at) => clear[2 * at + 1] * gain);
   const out = new Uint8Array((data.length / channels) * 4);
   for (let from = 0, to = 0; from < data.length; from += channels, to += 4) {
-    for (let channel = 0; channel < 3; channel++) out[to + channel] = data[from + (channel % channels)];
-    const isClear = color.every((level, at) => level === data[from + at]);
-    out[to + 3] = isClear ? 0 : 255;
+    for (let at = 0; at < 3; at++) out[to + at] = data[from + (at % channels)];
+    out[to + 3] = color.every((level, at) => level === data[from + at]) ? 0 : 255;
   }
   return out;
 }
