@@ -211,10 +211,10 @@ def read_page_answer(browser: Chromium) -> dict[str, Any]:
     browser.wait_for("document.body.dataset.status !== 'empty'")
     answer = browser.run("""({
         status: document.body.dataset.status,
-        reason: document.body.dataset.reason ?? null,
-        name: document.getElementById("digit").textContent || null,
-        spoken: document.getElementById("spoken").textContent,
-        shares: [...document.querySelectorAll(".share")].map((one) => parseFloat(one.textContent)),
+        reason: document.body.dataset.reason || null,
+        name: document.body.dataset.name || null,
+        text: document.getElementById("answer").textContent,
+        shares: [...document.querySelectorAll("td.number")].map((one) => +one.textContent),
         seen: [...document.getElementById("seen").getContext("2d").getImageData(0, 0, 28, 28).data],
     })""")
     answer["seen"] = np.array(answer["seen"]).reshape(28, 28, 4)[:, :, 0]
@@ -230,6 +230,7 @@ def ask_by_file(browser: Chromium, path: Path) -> dict[str, Any]:
 def assert_same_answer(answer: dict[str, Any], expected: Prediction) -> None:
     assert (answer["status"], answer["name"]) == (expected.status, expected.name)
     assert answer["reason"] == expected.reason
+    assert (expected.name or f"Rejected: {expected.reason}") in answer["text"]
     assert (np.abs(answer["seen"] - expected.image) <= 2).mean() >= 0.99
     probabilities = np.array(expected.probabilities)
     assert np.abs(np.array(answer["shares"]) / 100 - probabilities).max() < 0.02
@@ -264,7 +265,7 @@ def test_a_file_that_is_no_picture(browser: Chromium, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("only text")
     answer = ask_by_file(browser, tmp_path / "text.png")
     assert answer["status"] == "error"
-    assert "cannot be read" in answer["spoken"]
+    assert "Cannot be read" in answer["text"]
 
 
 def test_a_picture_is_dropped(browser: Chromium, drawings: list[Path]) -> None:
@@ -293,6 +294,7 @@ def test_a_seven_is_drawn(browser: Chromium) -> None:
         place = {"x": left + x * side, "y": top + y * side}
         browser.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
     browser.wait_for("document.getElementById('spoken').textContent.startsWith('7')")
+    assert not browser.run("document.getElementById('spoken').textContent").startswith("Nothing")
     browser.run("document.getElementById('undo').click()")
     assert browser.run("document.body.dataset.status") == "empty"
 

@@ -1,92 +1,86 @@
-// Showing an answer: the digit, why there is none, bars, what the model saw, the time it took.
+// Showing an answer: the digit, or why there is none, bars, what the model saw, the time it took.
+
+const SPEAK_MS = 700; // a screen reader is told what stands still, not every change while one draws
+const SIDE_PX = 28;
 
 const find = (id) => document.getElementById(id);
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+let speaking = 0;
+
+/** Say in a line which model answers, or that none does. */
+export function showModel(text) {
+  find("model").textContent = text;
+}
 
 /** Make a bar for each class. */
 export function makeBars(classNames) {
   const rows = classNames.map((name) => {
-    const row = document.createElement("li");
-    const track = make("div", "track");
-    track.append(document.createElement("span"));
-    row.append(make("span", "name", name), track, make("span", "share"));
+    const row = make("tr");
+    const head = make("th", "", name);
+    head.scope = "row";
+    const [cell, track] = [make("td"), make("div", "track")];
+    track.append(make("div", "bar"));
+    cell.append(track);
+    row.append(head, cell, make("td", "number", "-"));
     return row;
   });
-  find("bars").classList.toggle("words", classNames.some((name) => name.length > 2));
-  find("bars").replaceChildren(...rows);
+  find("bars").querySelector("tbody").replaceChildren(...rows);
 }
 
-/** Show an answer; `isFinal` says it to screen readers, too. */
-export function showAnswer(answer, isFinal) {
-  find("digit").textContent = answer.name ?? "";
-  find("digit").classList.toggle("word", (answer.name ?? "").length > 2);
-  find("summary").textContent = summarize(answer);
-  if (isFinal) find("spoken").textContent = `${answer.name ?? ""} ${summarize(answer)}`;
-  showBars(answer.probabilities);
-  showSeen(answer.image);
-  find("times").textContent = answer.image
-    ? `Picture read in ${round(answer.read_ms)} ms, model run in ${round(answer.run_ms)} ms.`
-    : "";
-  setState(answer.status, answer.reason);
+/** Show an answer of the back-end. */
+export function showAnswer({ status, reason, error, name, confidence, ...rest }) {
+  const { probabilities, image, read_ms, run_ms } = rest;
+  if (status === "error") say(`Cannot be read: ${error}`);
+  else if (status === "rejected") say(`Rejected: ${reason}`);
+  else say(`${name}, ${(100 * confidence).toFixed(1)} % sure`);
+  showSeen(image);
+  showBars(probabilities);
+  find("read-time").textContent = image ? `${read_ms.toFixed(1)} ms` : "-";
+  find("run-time").textContent = image ? `${run_ms.toFixed(1)} ms` : "-";
+  find("answer").classList.toggle("bad", status !== "ok");
+  Object.assign(document.body.dataset, { status, reason: reason ?? "", name: name ?? "" });
 }
 
-/** Show that there is nothing to answer yet. */
-export function showNothing(text) {
-  find("digit").textContent = "";
-  find("summary").textContent = text;
-  find("spoken").textContent = text;
-  find("times").textContent = "";
-  showBars(null);
+/** Show that there is nothing to answer. */
+export function showNothing() {
+  say("Nothing drawn yet.");
   showSeen(null);
-  setState("empty");
+  showBars(null);
+  find("read-time").textContent = find("run-time").textContent = "-";
+  find("answer").classList.remove("bad");
+  Object.assign(document.body.dataset, { status: "empty", reason: "", name: "" });
 }
 
-/** Tell the style sheet, and whoever drives the page, how things stand. */
-function setState(status, reason) {
-  document.body.dataset.status = status;
-  if (reason) document.body.dataset.reason = reason;
-  else delete document.body.dataset.reason;
-}
-
-function summarize({ status, reason, error, confidence }) {
-  if (status === "error") return `This picture cannot be read: ${error}.`;
-  if (status === "rejected") return REASONS[reason] ?? `Rejected: ${reason}.`;
-  return `${percent(confidence)} sure`;
-}
-
-const REASONS = {
-  blank: "Rejected: the sheet is blank.",
-  "more than one digit": "Rejected: this shows more than one digit.",
-  "not a digit": "Rejected: this does not look like a digit.",
-};
-
-function showBars(probabilities) {
-  const best = probabilities ? Math.max(...probabilities) : 2;
-  [...find("bars").children].forEach((row, label) => {
-    const share = probabilities?.[label] ?? 0;
-    row.classList.toggle("best", share === best);
-    row.querySelector(".track span").style.setProperty("--share", share);
-    row.querySelector(".share").textContent = probabilities ? percent(share) : "";
-  });
+function say(text) {
+  find("answer").textContent = text;
+  clearTimeout(speaking);
+  speaking = setTimeout(() => (find("spoken").textContent = text), SPEAK_MS);
 }
 
 function showSeen(image) {
-  const pen = find("seen").getContext("2d");
-  const pixels = pen.createImageData(28, 28);
-  for (let at = 0; at < 28 * 28; at++) {
-    const level = image?.[at] ?? 0;
-    pixels.data.set([level, level, level, 255], 4 * at);
-  }
+  const canvas = find("seen");
+  const pen = canvas.getContext("2d");
+  pen.clearRect(0, 0, SIDE_PX, SIDE_PX);
+  const what = image ? "your picture" : "nothing yet";
+  canvas.setAttribute("aria-label", `What the model saw: ${what}`);
+  if (!image) return;
+  const pixels = pen.createImageData(SIDE_PX, SIDE_PX);
+  image.forEach((level, at) => pixels.data.set([level, level, level, 255], 4 * at));
   pen.putImageData(pixels, 0, 0);
 }
 
-function make(tag, name, text = "") {
+function showBars(probabilities) {
+  const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : -1;
+  find("bars").querySelectorAll("tbody tr").forEach((row, label) => {
+    const share = probabilities ? 100 * probabilities[label] : 0;
+    row.classList.toggle("best", label === best);
+    row.querySelector(".bar").style.width = `${share}%`;
+    row.querySelector(".number").textContent = probabilities ? share.toFixed(1) : "-";
+  });
+}
+
+function make(tag, name = "", text = "") {
   const element = document.createElement(tag);
   element.className = name;
   element.textContent = text;
   return element;
-}
-
-function round(ms) {
-  return ms < 10 ? ms.toFixed(1) : ms.toFixed(0);
 }

@@ -22,9 +22,7 @@ export async function openBackend() {
 }
 
 function describe(info) {
-  const kilobytes = Math.round(info.size_bytes / 1000).toLocaleString("en");
   const share = (100 * info.accuracy).toFixed(2);
   const accuracy = info.accuracy ? `, ${share} % right on the test images of ${info.dataset}` : "";
-  const where = "All of it runs in this browser; no picture leaves this device.";
-  return `${where} Model: ${kilobytes} kB${accuracy}; ${info.runtime}.`;
+  return `${info.file} (${info.sha256.slice(0, 12)})${accuracy}, in this browser`;
 }

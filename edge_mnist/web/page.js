@@ -1,6 +1,6 @@
 // The page: what is drawn, chosen, dropped or pasted goes to the back-end, its answer on screen.
 
-import { makeBars, showAnswer, showNothing } from "./answer.js";
+import { makeBars, showAnswer, showModel, showNothing } from "./answer.js";
 import { openBackend } from "./backend.js";
 import { Sheet } from "./sheet.js";
 
@@ -10,45 +10,43 @@ let busy = false;
 let waiting = null; // the newest question that could not be asked at once
 let subject = 0; // grows with each new sheet or file, so that answers to old ones are dropped
 
-const sheet = new Sheet(find("sheet"), (isDrawing) => {
-  refresh();
-  if (sheet.isEmpty) stop();
-  else ask(() => sheet.read(), !isDrawing);
+const sheet = new Sheet(find("sheet"), () => {
+  if (sheet.strokes.length) ask(() => sheet.read());
+  else stop();
 });
-
-function refresh() {
-  find("hint").hidden = !sheet.isEmpty || sheet.pictured !== null;
-  find("undo").disabled = sheet.isEmpty;
-}
 
 function stop() {
   subject++;
   waiting = null;
-  if (backend) showNothing("Draw a digit, or choose a picture.");
+  if (backend) showNothing();
 }
 
 /** Ask for an answer; while one is on its way, only the newest question waits. */
-async function ask(source, isFinal) {
-  waiting = { source, isFinal, subject };
+async function ask(source) {
+  waiting = { source, subject };
   if (busy || !backend) return;
   busy = true;
-  while (waiting) {
-    const question = waiting;
-    waiting = null;
-    const answer = await backend.read(question.source());
-    if (question.subject === subject) showAnswer(answer, question.isFinal && !waiting);
-    await new Promise(requestAnimationFrame); // what was drawn meanwhile comes first
+  try {
+    while (waiting) {
+      const question = waiting;
+      waiting = null;
+      const answer = await backend.read(question.source());
+      if (question.subject === subject) showAnswer(answer);
+      await new Promise(requestAnimationFrame); // what was drawn meanwhile comes first
+    }
+  } finally {
+    busy = false;
   }
-  busy = false;
 }
 
 async function take(file) {
   if (!file) return;
   subject++;
+  const current = subject;
   const bitmap = await createImageBitmap(file).catch(() => null);
+  if (current !== subject) return;
   sheet.show(bitmap);
-  refresh();
-  await ask(() => file, true);
+  await ask(() => file);
 }
 
 function listen() {
@@ -60,36 +58,30 @@ function listen() {
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") sheet.clear();
-    if (event.key === "z" && (event.ctrlKey || event.metaKey) && !sheet.isEmpty) sheet.undo();
+    if (event.key === "z" && (event.ctrlKey || event.metaKey)) sheet.undo();
   });
   document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
-  document.addEventListener("dragover", (event) => drag(event, true));
-  document.addEventListener("dragleave", (event) => drag(event, false));
-  document.addEventListener("drop", (event) => {
-    drag(event, false);
-    take(event.dataTransfer.files[0]);
-  });
-}
-
-function drag(event, isOver) {
-  event.preventDefault();
-  document.body.classList.toggle("dropping", isOver);
+  for (const name of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(name, (event) => {
+      event.preventDefault(); // else a picture that misses is opened instead of the page
+      find("drop").classList.toggle("over", name === "dragover");
+      if (name === "drop") take(event.dataTransfer.files[0]);
+    });
+  }
 }
 
 async function start() {
   listen();
-  refresh();
   try {
     backend = await openBackend();
   } catch (error) {
-    document.body.dataset.status = "error";
-    find("summary").textContent = `The model cannot be loaded: ${error.message}`;
+    showModel(`The model cannot be loaded: ${error.message}`);
     return;
   }
   makeBars(backend.classNames);
-  find("about").textContent = backend.about;
-  if (waiting) await ask(waiting.source, waiting.isFinal);
-  else stop();
+  showModel(backend.about);
+  if (waiting) await ask(waiting.source);
+  else showNothing();
 }
 
 start();

@@ -9,7 +9,7 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 export class Sheet {
   /**
    * @param {HTMLCanvasElement} canvas
-   * @param {function} onChange called with whether a stroke is still being drawn
+   * @param {function} onChange called when what is drawn has changed
    */
   constructor(canvas, onChange) {
     Object.assign(this, { canvas, onChange, strokes: [], stroke: null, pictured: null });
@@ -20,19 +20,16 @@ export class Sheet {
     this.draw();
   }
 
-  get isEmpty() {
-    return this.strokes.length === 0;
-  }
-
   clear() {
     Object.assign(this, { strokes: [], stroke: null, pictured: null });
     this.place = [0.5, 0.3];
-    this.change(false);
+    this.change();
   }
 
   undo() {
-    this.strokes.pop();
-    this.change(false);
+    if (this.pictured) this.pictured = null;
+    else this.strokes.pop();
+    this.change();
   }
 
   /** Show a picture that was chosen instead of drawn. */
@@ -55,10 +52,9 @@ export class Sheet {
   }
 
   paint(pen, side) {
-    const colors = getComputedStyle(this.canvas);
-    pen.fillStyle = colors.getPropertyValue("--sheet");
+    pen.fillStyle = "#ffffff";
     pen.fillRect(0, 0, side, side);
-    pen.strokeStyle = colors.getPropertyValue("--ink");
+    pen.strokeStyle = "#000000";
     Object.assign(pen, { lineWidth: PEN * side, lineCap: "round", lineJoin: "round" });
     for (const stroke of this.strokes) {
       pen.beginPath();
@@ -79,8 +75,6 @@ export class Sheet {
     canvas.addEventListener("keydown", (event) => this.press(event));
     canvas.addEventListener("keyup", (event) => event.key === "Shift" && this.end());
     canvas.addEventListener("blur", () => this.end());
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    dark.addEventListener("change", () => this.draw());
   }
 
   begin(event) {
@@ -93,20 +87,18 @@ export class Sheet {
     this.pictured = null;
     this.stroke = [place];
     this.strokes.push(this.stroke);
-    this.change(true);
+    this.change();
   }
 
   follow(event) {
     if (!this.stroke || !this.canvas.hasPointerCapture(event.pointerId)) return;
     const steps = event.getCoalescedEvents?.() ?? [];
     for (const step of steps.length ? steps : [event]) this.stroke.push(this.placeOf(step));
-    this.change(true);
+    this.change();
   }
 
   end() {
-    if (!this.stroke) return;
     this.stroke = null;
-    this.change(false);
   }
 
   /** Move the pen by a key; with Shift it draws. */
@@ -118,7 +110,7 @@ export class Sheet {
     this.place = this.place.map((at, axis) => Math.min(Math.max(at + KEY_STEP * way[axis], 0), 1));
     if (!event.shiftKey) return;
     this.stroke.push(this.place);
-    this.change(true);
+    this.change();
   }
 
   placeOf(event) {
@@ -126,9 +118,9 @@ export class Sheet {
     return [(event.clientX - left) / width, (event.clientY - top) / height];
   }
 
-  change(isDrawing) {
+  change() {
     this.draw();
-    this.onChange(isDrawing);
+    this.onChange();
   }
 }
 
