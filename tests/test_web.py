@@ -160,10 +160,17 @@ def test_no_network_is_one_line(edge_mnist: Command, tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_an_unknown_target(edge_mnist: Command) -> None:
-    done = edge_mnist("export", "--target", "moon")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--target", "moon"), "no target named 'moon'"),
+        (("--target", "web", "--quantize"), "--quantize is for checkpoints"),
+    ],
+)
+def test_wrong_usage(edge_mnist: Command, options: tuple[str, ...], words: str) -> None:
+    done = edge_mnist("export", *options)
     assert done.returncode == 2
-    assert "there are: files, web" in done.stderr
+    assert words in done.stderr
 
 
 @needs_npm

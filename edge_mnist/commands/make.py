@@ -101,6 +101,8 @@ def export(
 ) -> None:
     """Export a checkpoint to ONNX, proven before it is written; or a model file as a web page."""
     if target == "web":
+        if quantize:
+            raise UsageError("--quantize is for checkpoints; --target web takes a model file")
         _export_web(source, output or Path("web"), offline, overwrite, as_json)
         return
     if target != "files":

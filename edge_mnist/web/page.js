@@ -1,7 +1,6 @@
 // The page: what is drawn, chosen, dropped or pasted goes to the back-end, its answer on screen.
 
 import { makeBars, showAnswer, showModel, showNothing } from "./answer.js";
-import { openBackend } from "./backend.js";
 import { Sheet } from "./sheet.js";
 
 const find = (id) => document.getElementById(id);
@@ -73,6 +72,7 @@ function listen() {
 async function start() {
   listen();
   try {
+    const { openBackend } = await import("./backend.js"); // here, so that its failure is seen
     backend = await openBackend();
   } catch (error) {
     showModel(`The model cannot be loaded: ${error.message}`);
