@@ -115,20 +115,30 @@ def draw_odd_modes(generator: np.random.Generator) -> Iterator[Image.Image]:
 
 
 def draw_several(generator: np.random.Generator) -> Iterator[Image.Image]:
-    """Two digits beside each other, printed boxes, an interrupted stroke, specks."""
-    for number in range(32):
+    """Two digits beside each other, printed frames, pieces, an interrupted stroke, specks."""
+    for number in range(48):
         side = int(generator.integers(80, 300))
         first, second = (draw_digit(int(one), generator, side_px=side) for one in (number % 10, 8))
-        if number % 4 == 0:
+        if number % 6 == 0:
             sheet = Image.new("L", (2 * side + 10, side), 255)
             sheet.paste(first, (0, 0))
             sheet.paste(second, (side + 10, 0))
-        elif number % 4 == 1:
+        elif number % 6 == 1:
             sheet = Image.new("L", (2 * side, 2 * side), 255)
             sheet.paste(first, (side // 2, side // 2))
             box = (side // 3, side // 3, 5 * side // 3, 5 * side // 3)
             ImageDraw.Draw(sheet).rectangle(box, outline=60, width=max(1, side // 60))
-        elif number % 4 == 2:
+        elif number % 6 == 2:
+            sheet = first.resize((300, 300))
+            pen = ImageDraw.Draw(sheet)
+            pen.ellipse((4, 4, 295, 295), outline=30, width=int(generator.integers(1, 5)))
+        elif number % 6 == 3:
+            sheet = Image.new("L", (200, 300), 250)
+            pen = ImageDraw.Draw(sheet)
+            pen.arc((50, 110, 150, 240), -100, 160, fill=20, width=14)
+            gap = int(generator.integers(10, 70))
+            pen.line((60, 120 - gap, 140, 116 - gap), fill=20, width=14)
+        elif number % 6 == 4:
             levels = np.asarray(first.resize((320, 320))).copy()
             levels[112:119] = levels[198:204] = 255
             sheet = Image.fromarray(levels)
