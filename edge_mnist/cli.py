@@ -5,10 +5,10 @@ quick.
 """
 
 # Each of these puts its commands into the app.
-from edge_mnist.commands import draw, make, measure, serve, tell, use
+from edge_mnist.commands import draw, export, make, measure, serve, tell, use
 from edge_mnist.commands.app import app
 
-__all__ = ["draw", "main", "make", "measure", "serve", "tell", "use"]
+__all__ = ["draw", "export", "main", "make", "measure", "serve", "tell", "use"]
 
 
 def main() -> None:

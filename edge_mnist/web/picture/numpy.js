@@ -1,0 +1,60 @@
+// The arithmetic of numpy and Python where JavaScript's own differs: what is float32 there is
+// rounded to float32 here, after each operation.
+
+/** Round to the nearest integer, halves to the even one, as numpy and Python do. */
+export function roundHalfEven(value) {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  if (rest !== 0.5) return rest < 0.5 ? floor : floor + 1;
+  return floor % 2 === 0 ? floor : floor + 1;
+}
+
+/** Return a sorted copy of a typed array. */
+export function sorted(values) {
+  return values.slice().sort();
+}
+
+/** Return the median of sorted float32 values. */
+export function medianOf(ordered) {
+  const half = ordered.length >> 1;
+  if (ordered.length % 2) return ordered[half];
+  return Math.fround(Math.fround(ordered[half - 1] + ordered[half]) / 2);
+}
+
+/** Return a percentile of sorted float32 values; `round` is what each operation is rounded by. */
+export function percentileOf(ordered, percent, round = (value) => value) {
+  const place = (ordered.length - 1) * (percent / 100);
+  const floor = Math.min(Math.floor(place), ordered.length - 1);
+  const low = ordered[floor];
+  const high = ordered[Math.min(floor + 1, ordered.length - 1)];
+  const gamma = place - floor;
+  const apart = Math.fround(high - low);
+  if (gamma >= 0.5) return round(high - round(apart * round(1 - gamma)));
+  return round(low + round(apart * round(gamma)));
+}
+
+/** Return the largest value, without spreading a long array over the stack. */
+export function maxOf(values) {
+  let best = values[0];
+  for (const value of values) if (value > best) best = value;
+  return best;
+}
+
+/** Return the smallest value. */
+export function minOf(values) {
+  let best = values[0];
+  for (const value of values) if (value < best) best = value;
+  return best;
+}
+
+/** Return the indices that would sort values from the largest to the smallest, ties in order. */
+export function argsortDown(values) {
+  return Array.from(values, (_, index) => index).sort((a, b) => values[b] - values[a] || a - b);
+}
+
+/** Return the index of the first largest value. */
+export function argmax(values) {
+  let best = 0;
+  for (let at = 1; at < values.length; at++) if (values[at] > values[best]) best = at;
+  return best;
+}
