@@ -10,13 +10,14 @@ from starlette.routing import Route
 from edge_mnist.serving.replies import PAGE_HEADERS
 
 FOLDER = Path(__file__).parent / "page"
+LOOK = Path(__file__).parents[1] / "web"  # shared with the page that needs no server
 FILES = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/docs": ("docs.html", "text/html"),
-    "/docs.js": ("docs.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/": (FOLDER / "index.html", "text/html"),
+    "/page.css": (LOOK / "page.css", "text/css"),
+    "/page.js": (FOLDER / "page.js", "text/javascript"),
+    "/docs": (FOLDER / "docs.html", "text/html"),
+    "/docs.js": (FOLDER / "docs.js", "text/javascript"),
+    "/icon.svg": (LOOK / "icon.svg", "image/svg+xml"),
 }
 
 
@@ -25,8 +26,8 @@ def make_page_routes() -> list[Route]:
     return [Route(path, _make_endpoint(*file), methods=["GET"]) for path, file in FILES.items()]
 
 
-def _make_endpoint(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    content = (FOLDER / name).read_bytes()
+def _make_endpoint(path: Path, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    content = path.read_bytes()
 
     async def send_file(_: Request) -> Response:
         return Response(content, media_type=media_type, headers=PAGE_HEADERS)
