@@ -103,10 +103,10 @@ class Predicting:
 
 
 def describe_model(engine: Engine) -> dict[str, Any]:
-    """Return which model runs, and on what."""
+    """Return which model runs, and on what; its folder is no business of those who ask."""
     model = engine.predictor.model
     return {
-        "model": str(model.path),
+        "model": model.path.name,
         "model_sha256": model.sha256,
         "provider": engine.predictor.provider,
     }
