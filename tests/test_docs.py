@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_readme_is_short_and_its_links_lead_somewhere() -> None:
-    assert len(README.splitlines()) <= 170
+    assert len(README.splitlines()) <= 180
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
 
