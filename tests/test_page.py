@@ -139,7 +139,8 @@ def test_draw_undo_and_clear(server: Server, page: Page) -> None:
     page.draw(SEVEN)
     page.wait_for("document.getElementById('answer').textContent.startsWith('7, ')")
     assert page.run("document.querySelector('tr.best th').textContent") == "7"
-    assert page.run("document.querySelector('tr.best .bar').getBoundingClientRect().width") > 50
+    # A bar grows for a moment.
+    page.wait_for("document.querySelector('tr.best .bar').getBoundingClientRect().width > 50")
     assert page.run("document.getElementById('server-time').textContent").endswith(" ms")
     seen = "document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data"
     assert page.run(f"Math.max(...{seen}.filter((_, place) => place % 4 == 0))") > 200

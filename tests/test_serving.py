@@ -19,7 +19,7 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 from conftest import Command
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from edge_mnist import Predictor
 from edge_mnist.export.golden import draw_digit
@@ -301,7 +301,13 @@ def test_a_full_queue_refuses_at_once(strict: Server, files: list[tuple[str, byt
 
 def test_an_answer_that_takes_too_long(tmp_path: Path) -> None:
     with run_server(tmp_path, "--timeout=0.1") as server:
-        answer = server.post(to_file(Image.effect_noise((3000, 3000), 90)))
+        # Six, so that the last of them is late however the threads and the clock take turns.
+        rings = Image.new("RGB", (3000, 3000), "white")
+        for left, top in np.random.default_rng(0).integers(0, 2900, (400, 2)).tolist():
+            ImageDraw.Draw(rings).ellipse((left, top, left + 60, top + 60), outline=0, width=6)
+        content = to_file(rings)
+        uploads = [("files", (f"{number}.png", content)) for number in range(6)]
+        answer = server.client.post("/predict", files=uploads)
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
         assert server.client.get("/healthz").status_code == 200
@@ -368,6 +374,7 @@ def test_slow_requests_block_nobody_and_are_ended(
     strict: Server, files: list[tuple[str, bytes]]
 ) -> None:
     start = b"POST /predict HTTP/1.1\r\nhost: a\r\nx-api-key: sesame\r\n"
+    # Each time a connection of its own: one kept open and idle is what a full server closes first.
     with contextlib.ExitStack() as stack:
         heads = [stack.enter_context(strict.connect()) for _ in range(15)]
         for connection in heads:
@@ -375,13 +382,13 @@ def test_slow_requests_block_nobody_and_are_ended(
         body = stack.enter_context(strict.connect())
         body.sendall(start + b"content-length: 9\r\n\r\nx")
         silent = stack.enter_context(strict.connect())
-        assert strict.post(files[1][1]).status_code == 200
+        assert strict.post(files[1][1], connection="close").status_code == 200
         assert b" 408 " in read_all(heads[0])
         assert b" 408 " in body.recv(65_536)
         assert read_all(silent) == b""
         for connection in [stack.enter_context(strict.connect()) for _ in range(60)]:
             connection.sendall(start)  # three times the connections there may be
-        assert strict.post(files[1][1]).status_code == 200
+        assert strict.post(files[1][1], connection="close").status_code == 200
 
 
 def test_rubbish_and_hanging_up_harm_nobody(server: Server, files: list[tuple[str, bytes]]) -> None:

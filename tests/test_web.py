@@ -187,7 +187,7 @@ def test_the_command(edge_mnist: Command, site: Path, tmp_path: Path) -> None:
     again = edge_mnist("export", "--target", "web", "-o", "page")
     assert again.returncode == 0, again.stderr
     assert "model.int8.onnx" in again.stdout
-    assert "http.server" in again.stdout
+    assert "http.server" in again.stderr
 
 
 def test_it_needs_neither_torch_nor_onnx() -> None:
