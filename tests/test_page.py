@@ -1,62 +1,30 @@
 """The page, driven in a real browser where there is one."""
 
 import base64
-import contextlib
-import itertools
-import json
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
 import pytest
+from chromium import PROGRAM, Chromium
 from test_serving import Server, run_server
-from websockets.sync.client import ClientConnection, connect
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SEVEN = ((70, 60), (210, 60), (120, 230))
 
 
-class Page:
-    """One tab of a browser, over its debugging protocol."""
+class Page(Chromium):
+    """A browser that shows the server's page."""
 
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
-        self._numbers = itertools.count(1)
-        self.faults: list[str] = []
+    @property
+    def faults(self) -> list[dict[str, Any]]:
+        return [*self.named("Runtime.exceptionThrown"), *self.named("Log.entryAdded")]
 
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        self._connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(self._connection.recv(timeout=20))
-            if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
-                self.faults.append(json.dumps(message["params"]))
-            if message.get("id") == number:
-                assert "error" not in message, message
-                result: dict[str, Any] = message["result"]
-                return result
-
-    def run(self, script: str) -> Any:
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        return answer["result"].get("value")
-
-    def wait_for(self, script: str) -> None:
-        end = time.monotonic() + 15
-        while not self.run(script):
-            assert time.monotonic() < end, (script, self.run("document.body.innerText"))
-            time.sleep(0.05)
-
-    def open(self, url: str, *, width: int = 1000, dark: bool = False) -> None:
+    def show(self, url: str, *, width: int = 1000, dark: bool = False) -> None:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=url)
-        self.wait_for(f"location.href == '{url}' && document.readyState == 'complete'")
+        self.open(url)
 
     def draw(self, points: tuple[tuple[int, int], ...]) -> None:
         """Draw a line on the sheet, in its own pixels, with the mouse."""
@@ -80,9 +48,7 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     def choose(self, path: Path) -> None:
-        root = self.call("DOM.getDocument")["root"]["nodeId"]
-        node = self.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+        self.choose_file("#file", path)
 
     def save_screenshot(self, path: Path) -> None:
         picture = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
@@ -93,34 +59,6 @@ class Page:
         return str(self.run("document.getElementById('answer').textContent"))
 
 
-@contextlib.contextmanager
-def run_browser(folder: Path) -> Iterator[Page]:
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([*command, f"--user-data-dir={folder}"], **quiet) as process:
-        try:
-            port = wait_for_port(folder / "DevToolsActivePort")
-            tab = httpx.put(f"http://127.0.0.1:{port}/json/new").json()
-            with connect(tab["webSocketDebuggerUrl"], max_size=None) as connection:
-                page = Page(connection)
-                for domain in ("Page", "Runtime", "Log", "DOM"):
-                    page.call(f"{domain}.enable")
-                yield page
-        finally:
-            process.terminate()
-
-
-def wait_for_port(file: Path) -> int:
-    end = time.monotonic() + 30
-    while not (file.exists() and file.read_text().count("\n")):
-        assert time.monotonic() < end, "the browser does not start"
-        time.sleep(0.05)
-    return int(file.read_text().split()[0])
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with run_server(tmp_path_factory.mktemp("server")) as running:
@@ -129,12 +67,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with run_browser(tmp_path_factory.mktemp("browser")) as running:
+    if not PROGRAM:
+        pytest.skip("chromium is not installed")
+    with Page(tmp_path_factory.mktemp("browser")) as running:
         yield running
 
 
 def test_draw_undo_and_clear(server: Server, page: Page) -> None:
-    page.open(f"{server.url}/")
+    page.show(f"{server.url}/")
     page.wait_for("document.querySelectorAll('#bars tbody tr').length == 10")
     page.draw(SEVEN)
     page.wait_for("document.getElementById('answer').textContent.startsWith('7, ')")
@@ -156,7 +96,7 @@ def test_draw_undo_and_clear(server: Server, page: Page) -> None:
 def test_upload_and_rejection(
     server: Server, page: Page, drawings: list[Path], tmp_path: Path
 ) -> None:
-    page.open(f"{server.url}/")
+    page.show(f"{server.url}/")
     page.choose(drawings[4])
     page.wait_for("document.getElementById('answer').textContent.startsWith('4, ')")
     text = tmp_path / "text.png"
@@ -171,7 +111,7 @@ def test_upload_and_rejection(
 
 
 def test_keyboard_and_screen_reader(server: Server, page: Page) -> None:
-    page.open(f"{server.url}/")
+    page.show(f"{server.url}/")
     reached = []
     for _ in range(4):
         page.press("Tab")
@@ -191,7 +131,7 @@ def test_keyboard_and_screen_reader(server: Server, page: Page) -> None:
 
 def test_phone_width_and_documentation(server: Server, page: Page) -> None:
     for path in ("/", "/docs"):
-        page.open(server.url + path, width=360)
+        page.show(server.url + path, width=360)
         page.wait_for("!document.body.innerText.includes('Reading the document')")
         assert page.run("document.documentElement.scrollWidth") <= 360
     page.wait_for("document.body.innerText.includes('POST /predict')")
