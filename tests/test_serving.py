@@ -55,7 +55,7 @@ class Server:
 @contextlib.contextmanager
 def run_server(folder: Path, *options: str, **environment: str) -> Iterator[Server]:
     """Start the command on a free port; at the end it has to stop in good order."""
-    command = [sys.executable, "-m", "edge_mnist", "serve", "--port=0", *options]
+    command = [sys.executable, "-m", "edge_mnist", "serve", "--port=0", "--workers=1", *options]
     with open(folder / "stderr.jsonl", "w") as log:
         process = subprocess.Popen(
             command,
@@ -430,6 +430,27 @@ def test_sigterm_finishes_what_runs(tmp_path: Path) -> None:
     assert answers[0].status_code == 200
     lines = [json.loads(line) for line in (tmp_path / "stderr.jsonl").read_text().splitlines()]
     assert (lines[-1]["path"], lines[-1]["status"], lines[-1]["pictures"]) == ("/predict", 200, 1)
+
+
+def test_workers_end_in_good_order(tmp_path: Path, files: list[tuple[str, bytes]]) -> None:
+    content = files[1][1]
+    head = b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(content)
+
+    def is_refused() -> bool:
+        try:
+            server.connect().close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    with run_server(tmp_path, "--workers=2") as server, server.connect() as connection:
+        connection.sendall(head + content[:20])
+        time.sleep(0.3)  # a worker has taken it up
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(is_refused)
+        connection.sendall(content[20:])
+        assert b"HTTP/1.1 200" in read_all(connection)
+        assert server.process.wait(20) == 0
 
 
 def waiting_pictures(server: Server) -> float:

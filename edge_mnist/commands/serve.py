@@ -25,13 +25,17 @@ ReadTimeout = Annotated[
 Timeout = Annotated[
     float, typer.Option(min=0.1, help="Seconds from a whole request to its answer; then 503.")
 ]
+MAX_WORKERS = 4  # unless more are asked for: each takes 100 MB
 
 
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that share the port. [default: cores, up to 4]"),
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
     provider: Provider = None,
     accept_all: Annotated[
@@ -53,6 +57,7 @@ def serve(
     With EDGE_MNIST_API_KEY in the environment, requests need that key.
     """
     need("uvicorn", "edge-mnist[serve]")
+    from edge_mnist.machine import count_cores
     from edge_mnist.serving.app import Settings
     from edge_mnist.serving.limits import Limits
     from edge_mnist.serving.run import KEY_VARIABLE
@@ -69,5 +74,6 @@ def serve(
     )
     key = os.environ.get(KEY_VARIABLE) or None
     origins = tuple(allow_origin or ())
-    settings = Settings(model, provider, accept_all, limits, origins, key, workers)
+    n_workers = workers or min(count_cores(), MAX_WORKERS)
+    settings = Settings(model, provider, accept_all, limits, origins, key, n_workers)
     run_server(settings, host, port, announce=lambda text: print(text, flush=True))

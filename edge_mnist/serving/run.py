@@ -126,6 +126,15 @@ def run_here(config: uvicorn.Config, listener: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
+class _Supervisor(Multiprocess):
+    """Closes the port before the workers end, or whoever comes then waits for nobody."""
+
+    def terminate_all(self) -> None:
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+
 def run_workers(config: uvicorn.Config, listener: socket.socket) -> None:
     """Run several processes, and a new one for each that dies.
 
@@ -134,7 +143,7 @@ def run_workers(config: uvicorn.Config, listener: socket.socket) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="edge-mnist-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
-        supervisor = Multiprocess(config, sockets=[listener])
+        supervisor = _Supervisor(config, sockets=[listener])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise EdgeMnistError("the workers did not start")
