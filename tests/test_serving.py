@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -475,6 +476,41 @@ def test_workers_share_port_and_counts(tmp_path: Path, files: list[tuple[str, by
             assert answer.json()["items"] == expected
         wanted = 'edge_mnist_requests_total{route="/predict",status="200"} 5.0'
         assert wanted in server.client.get("/metrics").text
+
+
+def test_every_worker_gets_connections(tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux spreads connections over sockets of one port")
+    with run_server(tmp_path, "--workers=2") as server, contextlib.ExitStack() as stack:
+        ports = []
+        for connection in [stack.enter_context(server.connect()) for _ in range(40)]:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert b"HTTP/1.1 200" in connection.recv(65_536)
+            ports.append(connection.getsockname()[1])
+        assert share_of_busiest(ports) < 0.9
+        taken = subprocess.run(
+            [sys.executable, "-m", "edge_mnist", "serve", "--port", str(server.port)],
+            capture_output=True,
+            text=True,
+        )
+        assert taken.returncode == 3  # a port that workers share is theirs alone
+
+
+def share_of_busiest(ports: list[int]) -> float:
+    """Return the share of connections, known by their client's port, that one process holds."""
+    inodes = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        inodes[f"socket:[{fields[9]}]"] = int(fields[2].rsplit(":", 1)[1], 16)
+    held: Counter[str] = Counter()
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        if folder.parent.name == str(os.getpid()):
+            continue
+        with contextlib.suppress(OSError):
+            held[folder.parent.name] += sum(
+                inodes.get(os.readlink(file), 0) in ports for file in folder.iterdir()
+            )
+    return held.most_common(1)[0][1] / len(ports)
 
 
 def test_what_cannot_be_served(edge_mnist: Command, server: Server) -> None:

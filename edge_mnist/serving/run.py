@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.serving.app import Settings, make_app
@@ -22,6 +23,7 @@ from edge_mnist.serving.protocol import GuardedProtocol
 
 KEY_VARIABLE = "EDGE_MNIST_API_KEY"
 KEEP_ALIVE_S = 5
+BACKLOG = 2048
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -67,17 +69,17 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
     """
     with settings.open_predictor() as predictor:  # before a worker stumbles over it
         about = f"{predictor.model.path} on {predictor.provider}"
-    listener = listen(host, port)
+    listeners = share_port(listen(host, port), settings.workers)
     config = make_config(settings)
-    announce(f"serving {about} at {url_of(listener)}")
+    announce(f"serving {about} at {url_of(listeners[0])}")
     if host not in LOCAL_HOSTS and not settings.key:
         logging.getLogger(__name__).warning(
             "listening on %s without an API key: set %s", host, KEY_VARIABLE
         )
     if settings.workers == 1:
-        run_here(config, listener)
+        run_here(config, listeners[0])
     else:
-        run_workers(config, listener)
+        run_workers(config, listeners)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -88,7 +90,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise EdgeMnistError(f"cannot listen on {host}:{port}: {reason}") from error
@@ -127,7 +129,18 @@ def run_here(config: uvicorn.Config, listener: socket.socket) -> None:
 
 
 class _Supervisor(Multiprocess):
-    """Closes the port before the workers end, or whoever comes then waits for nobody."""
+    """Gives each worker a socket of its own, and closes the port before the workers end.
+
+    From one socket the worker that wakes first takes all that connect at once: 32 connections to
+    two workers were answered by one. And a port that is open when its workers have ended lets
+    whoever comes then wait for nobody.
+    """
+
+    def init_processes(self) -> None:
+        for number in range(self.processes_num):
+            process = Process(self.config, [self.sockets[number % len(self.sockets)]])
+            process.start()
+            self.processes.append(process)
 
     def terminate_all(self) -> None:
         for listener in self.sockets:
@@ -135,7 +148,19 @@ class _Supervisor(Multiprocess):
         super().terminate_all()
 
 
-def run_workers(config: uvicorn.Config, listener: socket.socket) -> None:
+def share_port(listener: socket.socket, workers: int) -> list[socket.socket]:
+    """Return sockets for workers on one port; where the system does not share it, the one."""
+    if workers == 1 or sys.platform != "linux":  # others take SO_REUSEPORT and spread nothing
+        return [listener]
+    address, family = listener.getsockname()[:2], listener.family
+    listener.close()  # it has shown that the port was free, and does not share it
+    return [
+        socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=True)
+        for _ in range(workers)
+    ]
+
+
+def run_workers(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
     """Run several processes, and a new one for each that dies.
 
     Raises:
@@ -143,7 +168,7 @@ def run_workers(config: uvicorn.Config, listener: socket.socket) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="edge-mnist-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
-        supervisor = _Supervisor(config, sockets=[listener])
+        supervisor = _Supervisor(config, sockets=listeners)
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise EdgeMnistError("the workers did not start")
