@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -300,15 +301,18 @@ def test_a_full_queue_refuses_at_once(strict: Server, files: list[tuple[str, byt
     assert strict.post(files[1][1]).status_code == 200
 
 
+def draw_rings() -> bytes:
+    """Return a picture that takes 80 ms to read on a quick core."""
+    rings = Image.new("RGB", (3000, 3000), "white")
+    for left, top in np.random.default_rng(0).integers(0, 2900, (400, 2)).tolist():
+        ImageDraw.Draw(rings).ellipse((left, top, left + 60, top + 60), outline=0, width=6)
+    return to_file(rings)
+
+
 def test_an_answer_that_takes_too_long(tmp_path: Path) -> None:
     with run_server(tmp_path, "--timeout=0.1") as server:
         # Six, so that the last of them is late however the threads and the clock take turns.
-        rings = Image.new("RGB", (3000, 3000), "white")
-        for left, top in np.random.default_rng(0).integers(0, 2900, (400, 2)).tolist():
-            ImageDraw.Draw(rings).ellipse((left, top, left + 60, top + 60), outline=0, width=6)
-        content = to_file(rings)
-        uploads = [("files", (f"{number}.png", content)) for number in range(6)]
-        answer = server.client.post("/predict", files=uploads)
+        answer = server.post_form([("rings.png", draw_rings())] * 6)
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
         assert server.client.get("/healthz").status_code == 200
@@ -476,6 +480,24 @@ def test_workers_share_port_and_counts(tmp_path: Path, files: list[tuple[str, by
             assert answer.json()["items"] == expected
         wanted = 'edge_mnist_requests_total{route="/predict",status="200"} 5.0'
         assert wanted in server.client.get("/metrics").text
+
+
+def test_every_worker_knows_what_waits_in_the_others(tmp_path: Path) -> None:
+    with run_server(tmp_path, "--workers=2", "--max-pixels=500000000") as server:
+        rings = [("rings.png", draw_rings())] * 24
+        asking = threading.Thread(target=lambda: server.post_form(rings))
+        asking.start()
+        fresh = {"connection": "close"}  # so that both workers are asked
+
+        def waiting() -> float:
+            text = httpx.get(f"{server.url}/metrics", headers=fresh, timeout=20).text
+            (line,) = re.findall("^edge_mnist_waiting_pictures (.*)$", text, flags=re.MULTILINE)
+            return float(line)
+
+        wait_for(lambda: waiting() > 0)
+        assert [waiting() for _ in range(12)] == [24.0] * 12
+        asking.join()
+        assert [waiting() for _ in range(12)] == [0.0] * 12
 
 
 def test_every_worker_gets_connections(tmp_path: Path) -> None:

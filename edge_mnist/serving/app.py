@@ -85,6 +85,7 @@ def make_app(settings: Settings) -> Door:
         limits,
         threads=max(1, count_cores() // settings.workers),
         watch_batch=metrics.watch_batch,
+        watch_waiting=metrics.watch_waiting,
     )
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()  # what stands now stays: the collector need not look at it again and again
@@ -145,7 +146,7 @@ def make_framework_app(
     @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """Tell what was counted, for Prometheus."""
-        content, media_type = metrics.render(engine.n_waiting)
+        content, media_type = metrics.render()
         return Response(content, headers={"content-type": media_type})
 
     for kind, answer in ANSWERS.items():

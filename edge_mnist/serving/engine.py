@@ -68,6 +68,7 @@ class Engine:
         *,
         threads: int,
         watch_batch: Callable[[int], None],
+        watch_waiting: Callable[[int], None],
     ) -> None:
         """Use a predictor, within limits, and some threads for large pictures.
 
@@ -76,11 +77,13 @@ class Engine:
             limits: How many pictures may wait, and for how long.
             threads: For large pictures.
             watch_batch: Is told the size of every batch.
+            watch_waiting: Is told how many pictures wait, whenever some are taken or go to threads.
         """
         self.predictor = predictor
         self.n_waiting = 0
         self._limits = limits
         self._watch_batch = watch_batch
+        self._watch_waiting = watch_waiting
         self._waiting: deque[tuple[_Job, int, Picture]] = deque()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="large")
 
@@ -141,14 +144,18 @@ class Engine:
     async def _turn(self, n_pictures: int) -> AsyncIterator[None]:
         """Count some pictures as waiting while they run in threads, for a limited time."""
         self._check_queue(n_pictures)
-        self.n_waiting += n_pictures
+        self._count_waiting(n_pictures)
         try:
             async with asyncio.timeout(self._limits.answer_s):
                 yield
         except TimeoutError:
             raise self._too_late() from None
         finally:
-            self.n_waiting -= n_pictures
+            self._count_waiting(-n_pictures)
+
+    def _count_waiting(self, change: int) -> None:
+        self.n_waiting += change
+        self._watch_waiting(self.n_waiting)
 
     def _classify(
         self, images: NDArray[np.uint8]
@@ -166,7 +173,7 @@ class Engine:
         """Run the pictures that have waited longest."""
         n_now = min(len(self._waiting), BATCH_PICTURES)
         taken = [self._waiting.popleft() for _ in range(n_now)]
-        self.n_waiting -= n_now
+        self._count_waiting(-n_now)
         if self._waiting:
             loop.call_soon(self._run_batch, loop)
         now = loop.time()

@@ -61,6 +61,7 @@ class Metrics:
         self._request_seconds: dict[str, Histogram] = {}
         self._picture_counts: dict[str, Counter] = {}
         self.watch_batch = self._batches.observe
+        self.watch_waiting = self._waiting.set  # as it changes: any worker may be asked for the sum
         if FOLDER_VARIABLE not in os.environ:
             ProcessCollector(registry=self.registry)
 
@@ -83,9 +84,8 @@ class Metrics:
             counter = self._picture_counts[status] = self._pictures.labels(status)
         counter.inc()
 
-    def render(self, n_waiting: int) -> tuple[bytes, str]:
+    def render(self) -> tuple[bytes, str]:
         """Return the counts of all workers in Prometheus' text format, and its content type."""
-        self._waiting.set(n_waiting)
         registry = self.registry
         if FOLDER_VARIABLE in os.environ:
             registry = CollectorRegistry()
