@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,9 +99,9 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @contextlib.contextmanager
-def serve(folder: Path) -> Iterator[str]:
+def serve(folder: Path, kind: type[SimpleHTTPRequestHandler] | None = None) -> Iterator[str]:
     """Serve a folder over HTTP on this machine, as a mirror of a data set would."""
-    handler = functools.partial(SilentHandler, directory=str(folder))
+    handler = functools.partial(kind or SilentHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -110,3 +111,13 @@ def serve(folder: Path) -> Iterator[str]:
 class SilentHandler(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
+
+
+class SlowHandler(SilentHandler):
+    """Sends a byte now and then, so that no socket ever times out."""
+
+    def copyfile(self, source: object, outputfile: object) -> None:
+        with contextlib.suppress(OSError):
+            for _ in range(30):
+                self.wfile.write(b"x")
+                time.sleep(0.1)

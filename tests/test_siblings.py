@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision
-from conftest import Command, serve
+from conftest import Command, SlowHandler, serve
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -359,6 +359,25 @@ def test_a_failed_download_leaves_nothing(
         with pytest.raises(DataError, match="FashionMNIST is not at hand and the download failed"):
             load_dataset("fashion-mnist")
     assert list(cache_folder().iterdir()) == []
+
+
+def test_a_slow_download_ends_in_time(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGE_MNIST_DATA", raising=False)
+    plain = SIBLINGS["fashion-mnist"]
+    hasty = dataclasses.replace(plain, source=dataclasses.replace(plain.source, timeout_s=2))
+    with serve(root / "FashionMNIST" / "raw", SlowHandler) as mirror:
+        mirrors = [f"{mirror}{name}?" for name in list(plain.files)[:1]]  # whatever is asked for
+        monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", mirrors)
+        with pytest.raises(DataError, match="took longer than 1 s"):
+            load_dataset("fashion-mnist", timeout_s=1)
+        monkeypatch.setitem(siblings.SIBLINGS, "fashion-mnist", hasty)
+        with pytest.raises(DataError, match="took longer than 2 s"):
+            load_dataset("fashion-mnist")
+    # What there is to load, in MB, comes over a slow line too: 0.25 MB/s.
+    assert SIBLINGS["emnist-digits"].source.timeout_s >= 500 / 0.25
+    assert plain.source.timeout_s >= 50 / 0.25
 
 
 def test_every_name_is_offered(edge_mnist: Command) -> None:

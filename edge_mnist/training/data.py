@@ -20,7 +20,7 @@ def load_dataset(
     *,
     data_dir: Path | None = None,
     offline: bool = False,
-    timeout_s: float = 300.0,
+    timeout_s: float | None = None,
 ) -> Dataset:
     """Load a data set by name, checksums verified, or a folder of one's own pictures.
 
@@ -32,7 +32,7 @@ def load_dataset(
             torchvision's root, with ``FashionMNIST/raw`` or the like in it. Without it
             EDGE_MNIST_DATA, then the cache, then the download.
         offline: Never download. EDGE_MNIST_OFFLINE=1 does the same.
-        timeout_s: Longest time for a download.
+        timeout_s: Longest time for a download; None for one that suits its size.
 
     Raises:
         UsageError: There is no such data set.

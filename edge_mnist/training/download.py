@@ -26,12 +26,14 @@ class Source:
         calls: Options of each call of it that the whole data set takes.
         kept: Which of the files in ``raw`` are kept; the others are of no use here.
         held: What a folder that a user names has to hold, in words.
+        timeout_s: Longest time for the download, unless the caller says otherwise.
     """
 
     loader: str
     calls: tuple[Mapping[str, Any], ...] = ({},)
     kept: str = "*"
     held: str = ""
+    timeout_s: float = 300.0
 
     def not_at_hand(self, reason: str) -> DataError:
         """Return the error that names the reason and the ways out."""
@@ -55,7 +57,7 @@ def cache_folder() -> Path:
 
 
 def find_in_cache(
-    source: Source, find_in: Callable[[Path], Path], *, offline: bool, timeout_s: float
+    source: Source, find_in: Callable[[Path], Path], *, offline: bool, timeout_s: float | None
 ) -> Path:
     """Return the folder with a data set's files, downloading them if need be.
 
@@ -63,7 +65,7 @@ def find_in_cache(
         source: What to download.
         find_in: Returns the folder with the files below a given one, or raises DataError.
         offline: Never download. EDGE_MNIST_OFFLINE=1 does the same.
-        timeout_s: Longest time for the download.
+        timeout_s: Longest time for the download; None for the source's own.
 
     Raises:
         DataError: They are not in the cache and cannot be downloaded.
@@ -73,7 +75,7 @@ def find_in_cache(
         return find_in(cache)
     if offline or os.environ.get("EDGE_MNIST_OFFLINE", "0") not in ("", "0"):
         raise source.not_at_hand("downloads are off (offline)")
-    download(source, cache, timeout_s=timeout_s)
+    download(source, cache, timeout_s=source.timeout_s if timeout_s is None else timeout_s)
     return find_in(cache)
 
 

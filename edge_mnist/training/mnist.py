@@ -37,7 +37,7 @@ MNIST_FILES = {
 PROCESSED_FILES = {"training.pt": 60_000, "test.pt": 10_000}
 
 
-def load_mnist(data_dir: Path | None, *, offline: bool, timeout_s: float) -> Dataset:
+def load_mnist(data_dir: Path | None, *, offline: bool, timeout_s: float | None) -> Dataset:
     """Load MNIST from a named folder, else from the cache, else by download.
 
     Raises:

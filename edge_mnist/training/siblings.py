@@ -84,8 +84,14 @@ SIBLINGS = {
         },
     ),
     "emnist-digits": Sibling(
-        # The download has all of EMNIST, 2 GB unpacked; a tenth of that is the digits.
-        Source("EMNIST", ({"split": "digits"},), kept="emnist-digits-*", held="EMNIST/raw"),
+        # The download has all of EMNIST, half a gigabyte, 2 unpacked; a tenth of it is the digits.
+        Source(
+            "EMNIST",
+            ({"split": "digits"},),
+            kept="emnist-digits-*",
+            held="EMNIST/raw",
+            timeout_s=3600,
+        ),
         DIGIT_LABELS,
         {
             "emnist-digits-train-images-idx3-ubyte": None,
@@ -99,7 +105,9 @@ SIBLINGS = {
 }
 
 
-def load_sibling(name: str, data_dir: Path | None, *, offline: bool, timeout_s: float) -> Dataset:
+def load_sibling(
+    name: str, data_dir: Path | None, *, offline: bool, timeout_s: float | None
+) -> Dataset:
     """Load one of ``SIBLINGS`` from a named folder, else from the cache, else by download.
 
     EDGE_MNIST_DATA may name a folder for MNIST alone: where the sibling's folder is not in it,
