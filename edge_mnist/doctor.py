@@ -1,17 +1,18 @@
 """A look at the machine: what is installed, what really runs, and the command that mends it."""
 
 import platform
+import re
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.machine import count_cores, has_driver, read_cpu_flags, read_cpu_quota
 from edge_mnist.predictor import Predictor
 
 SCHEMA_VERSION = 1
-NEEDED = ("edge-mnist", "numpy", "pillow", "typer", "rich")
-OPTIONAL = ("torch", "torchvision", "onnx", "onnxscript", "scikit-learn", "matplotlib")
+PACKAGE = "edge-mnist"
+EXTRAS = ("train", "serve", "ray")  # cpu and gpu are looked at by running them
 INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'edge-mnist[{}]'"
 
@@ -47,6 +48,7 @@ def examine() -> Diagnosis:
     findings = (
         examine_python(),
         examine_packages(),
+        *(examine_extra(name) for name in EXTRAS),
         examine_onnxruntime(),
         examine_cpu_provider(),
         examine_cuda_provider(),
@@ -64,11 +66,22 @@ def examine_python() -> Finding:
 
 
 def examine_packages() -> Finding:
-    """List the versions of what is needed and of what training adds."""
-    found = {name: find_version(name) for name in (*NEEDED, *OPTIONAL)}
-    missing = [name for name in NEEDED if found[name] is None]
-    listed = ", ".join(f"{name} {number or '-'}" for name, number in found.items())
-    return Finding("packages", not missing, listed, "pip install edge-mnist" if missing else None)
+    """List the versions of what every command needs."""
+    found = {name: find_version(name) for name in (PACKAGE, *list_requirements())}
+    missing = not all(found.values())
+    listed = ", ".join(f"{name} {number or 'missing'}" for name, number in found.items())
+    return Finding("packages", not missing, listed, f"pip install {PACKAGE}" if missing else None)
+
+
+def examine_extra(extra: str) -> Finding:
+    """List the versions of what an extra adds; that some of it is missing is not wrong."""
+    found = {name: find_version(name) for name in list_requirements(extra)}
+    listed = ", ".join(f"{name} {number}" for name, number in found.items() if number)
+    lacking = [name for name, number in found.items() if not number]
+    if lacking or not found:
+        text = f"lacks {', '.join(lacking)}" if listed else "not installed"
+        listed = f"{text}; pip install '{PACKAGE}[{extra}]' adds it"
+    return Finding(f"extra {extra}", True, listed)
 
 
 def examine_onnxruntime() -> Finding:
@@ -122,6 +135,17 @@ def examine_cores() -> Finding:
     if quota is not None:
         text += f", container limit {quota:g}"
     return Finding("cores", True, text)
+
+
+def list_requirements(extra: str | None = None) -> list[str]:
+    """Return the packages that this one, or an extra of it, needs on every machine."""
+    wanted = f"extra == '{extra}'" if extra else ""
+    try:
+        lines = requires(PACKAGE) or []
+    except PackageNotFoundError:  # a copy of the source that was never installed
+        return []
+    parts = [line.replace('"', "'").partition(";") for line in lines]
+    return [re.split(r"[^\w.-]", name)[0] for name, _, when in parts if when.strip() == wanted]
 
 
 def find_version(name: str) -> str | None:
