@@ -80,7 +80,7 @@ def examine_extra(extra: str) -> Finding:
     lacking = [name for name, number in found.items() if not number]
     if lacking or not found:
         text = f"lacks {', '.join(lacking)}" if listed else "not installed"
-        listed = f"{text}; pip install '{PACKAGE}[{extra}]' adds it"
+        listed = f"{text}; pip install '{PACKAGE}[{extra}]' adds what is missing"
     return Finding(f"extra {extra}", True, listed)
 
 

@@ -132,3 +132,31 @@ def test_a_device_without_torch(wheel: Path, tmp_path: Path, drawings: list[Path
         assert done.returncode == 3
         (line,) = done.stderr.splitlines()
         assert "edge-mnist[train]" in line
+    check_doctor(venv, tmp_path)
+
+
+def check_doctor(venv: Path, folder: Path) -> None:
+    """Hold doctor to what an environment without the extras really has."""
+
+    def examine() -> dict[str, dict[str, object]]:
+        command = [str(venv / "bin" / "edge-mnist"), "doctor", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        report = json.loads(done.stdout)
+        assert done.returncode == (0 if report["ok"] else 1), done.stderr
+        return {finding["name"]: finding for finding in report["findings"]}
+
+    pip = str(venv / "bin" / "pip")
+    found = examine()
+    assert found["packages"]["ok"]
+    assert found["extra train"]["text"] == (
+        "not installed; pip install 'edge-mnist[train]' adds what is missing"
+    )
+    subprocess.run([pip, "install", "-q", "prometheus-client"], check=True, capture_output=True)
+    subprocess.run([pip, "uninstall", "-qy", "rich"], check=True, capture_output=True)
+    found = examine()
+    text = str(found["extra serve"]["text"])
+    assert text.startswith("lacks fastapi, ")
+    assert "prometheus-client" not in text
+    assert found["extra serve"]["ok"]  # what nobody asked for is not wrong
+    assert not found["packages"]["ok"]
+    assert "rich missing" in str(found["packages"]["text"])
