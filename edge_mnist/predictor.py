@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from edge_mnist.errors import PictureError, UsageError
 from edge_mnist.machine import count_cores
-from edge_mnist.modelfile import ModelFile, check_contract, find_model, read_model
-from edge_mnist.picture.decoding import Picture
-from edge_mnist.picture.reading import Sight, read_picture
+from edge_mnist.model_file import ModelFile, check_contract, find_model, read_model
+from edge_mnist.picture.decode import Picture
+from edge_mnist.picture.frame import Sight, read_picture
 from edge_mnist.session import open_session, provider_of, run_session
 
 if TYPE_CHECKING:

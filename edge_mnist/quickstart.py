@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mnist.atomic import make_folder, output_errors, write_atomically
 from edge_mnist.errors import DataError
 from edge_mnist.export.golden import draw_digit
-from edge_mnist.export.release import ExportResult, export
-from edge_mnist.modelfile import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
-from edge_mnist.plots.grids import plot_predictions
+from edge_mnist.export.onnx import ExportResult, export
+from edge_mnist.files import make_folder, output_errors, write_atomically
+from edge_mnist.model_file import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
+from edge_mnist.plots.images import plot_predictions
 from edge_mnist.predictor import Prediction, Predictor
 from edge_mnist.training.data import load_dataset
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.download import named_folder
-from edge_mnist.training.loop import Progress
 from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import RunResult, train
+from edge_mnist.training.trainer import Progress
 from edge_mnist.validation.validate import ValidationReport, validate
 
 N_SHOWN = 60

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from edge_mnist.export.golden import draw_digit
-from edge_mnist.export.release import export
-from edge_mnist.modelfile import CHECKPOINT_NAME
+from edge_mnist.export.onnx import export
+from edge_mnist.model_file import CHECKPOINT_NAME
 from edge_mnist.training.data import load_dataset
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.recipes import find_recipe

@@ -8,13 +8,20 @@ import pytest
 from conftest import Command
 from onnx import TensorProto, helper
 
-from edge_mnist.bench.benchmark import BenchReport, Measured, recommend, run_benchmark
-from edge_mnist.bench.regression import compare_reports, parse_share, to_json
-from edge_mnist.bench.timing import Latency, time_in_turns
 from edge_mnist.errors import ModelError, UsageError
-from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME
+from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, shipped_folder
+from edge_mnist.validation.benchmark import (
+    BenchReport,
+    Measured,
+    compare_reports,
+    parse_share,
+    recommend,
+    run_benchmark,
+    to_json,
+)
+from edge_mnist.validation.timing import Latency, time_in_turns
 
-SHIPPED = Path(__file__).parents[1] / "exports"
+SHIPPED = shipped_folder() / "default"
 
 
 def make_classifier(path: Path, *, batch: int | str = 1, n_inputs: int = 1) -> Path:
@@ -97,7 +104,7 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     other = make_classifier(tmp_path / INT8_NAME)
     found = run_benchmark([SHIPPED / INT8_NAME], against=[other], batch_sizes=(1,))
     assert [one.name for one in found.models] == [
-        f"exports/{INT8_NAME}",
+        f"default/{INT8_NAME}",
         f"{tmp_path.name}/{INT8_NAME}",
     ]
 

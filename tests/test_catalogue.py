@@ -1,15 +1,15 @@
 import json
-from pathlib import Path
 
 import pytest
 from conftest import Command
 from torch import nn
 
+from edge_mnist.model_file import shipped_folder
 from edge_mnist.training.catalogue import MEASURED, count_multiply_adds, list_networks, list_recipes
 from edge_mnist.training.networks import NETWORKS, conv_block
 from edge_mnist.training.recipes import PUBLISHED, RECIPES
 
-SHIPPED = Path(__file__).parents[1] / "exports"
+SHIPPED = shipped_folder()
 
 
 def test_multiply_adds_are_counted_by_hand() -> None:
@@ -23,7 +23,7 @@ def test_everything_is_listed() -> None:
     (edge,) = (entry for entry in list_networks() if entry.name == "edge")
     assert (edge.best_recipe, edge.n_weights) == ("default", 47_994)
     reached = {entry.name: entry.accuracy for entry in list_recipes()}
-    for name, folder in {"default": "", "nano": "nano", "max": "max"}.items():
+    for name, folder in {"default": "default", "nano": "nano", "max": "max"}.items():
         manifest = json.loads((SHIPPED / folder / "manifest.json").read_text())
         assert reached[name] == manifest["models"]["model.onnx"]["accuracy"]
     for name, record in json.loads(MEASURED.read_text()).items():
@@ -38,10 +38,10 @@ def test_commands_that_tell(edge_mnist: Command) -> None:
         assert done.returncode == 0, done.stderr
         assert "weights" in done.stdout
         assert len(json.loads(edge_mnist(command, "--json").stdout)) >= 3
-    done = edge_mnist("info", SHIPPED / "model.int8.onnx")
+    done = edge_mnist("info", SHIPPED / "default" / "model.int8.onnx")
     assert done.returncode == 0, done.stderr
     assert "rejection_threshold" in done.stdout
-    found = json.loads(edge_mnist("info", SHIPPED / "model.int8.onnx", "--json").stdout)
+    found = json.loads(edge_mnist("info", SHIPPED / "default" / "model.int8.onnx", "--json").stdout)
     assert found["metadata"]["class_names"] == list("0123456789")
-    assert found["size_bytes"] == (SHIPPED / "model.int8.onnx").stat().st_size
+    assert found["size_bytes"] == (SHIPPED / "default" / "model.int8.onnx").stat().st_size
     assert edge_mnist("info", "nothing.onnx").returncode == 3

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
+from edge_mnist.model_file import shipped_folder
 from edge_mnist.training.catalogue import MEASURED
-from edge_mnist.training.recipe import Recipe, parse_changes
+from edge_mnist.training.recipes import Recipe, parse_changes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -22,10 +23,10 @@ def test_readme_is_short_and_its_links_lead_somewhere() -> None:
 
 
 def test_readme_table_is_the_manifests() -> None:
-    for name in ("", "nano/", "max/"):
-        manifest = json.loads((ROOT / "exports" / name / "manifest.json").read_text())
+    for name in ("default", "nano", "max"):
+        manifest = json.loads((shipped_folder() / name / "manifest.json").read_text())
         for file, model in manifest["models"].items():
-            (row,) = (line for line in README.splitlines() if line.startswith(f"| `{name}{file}`"))
+            (row,) = (line for line in README.splitlines() if line.startswith(f"| `{name}/{file}`"))
             assert f"{manifest['files'][file]['size_bytes']:,}" in row
             assert f"{model['accuracy'] * 100:.2f} %" in row
 

@@ -15,8 +15,8 @@ from conftest import LIMITS, Command
 
 from edge_mnist.errors import GateError, OutputError
 from edge_mnist.export.golden import draw_golden_images
-from edge_mnist.export.release import export, raise_if_missed
-from edge_mnist.modelfile import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
+from edge_mnist.export.onnx import export, raise_if_missed
+from edge_mnist.model_file import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.checkpoint import load_checkpoint, load_network
 from edge_mnist.training.dataset import Dataset
@@ -24,7 +24,7 @@ from edge_mnist.training.networks import compute_logits
 from edge_mnist.validation.gate import Check, Limits
 
 FILES = {
-    "README.md",
+    "MODEL_CARD.md",
     "checkpoint.safetensors",
     "manifest.json",
     "model.int8.onnx",

@@ -13,13 +13,12 @@ import torch
 from conftest import Command
 
 from edge_mnist.errors import DataError, ModelError, UsageError
-from edge_mnist.modelfile import CHECKPOINT_NAME
+from edge_mnist.model_file import CHECKPOINT_NAME
 from edge_mnist.training.checkpoint import load_checkpoint
-from edge_mnist.training.dataset import Dataset
-from edge_mnist.training.folds import FoldsResult, train_folds, train_plan
-from edge_mnist.training.loop import Trainer
+from edge_mnist.training.cross_validation import FoldsResult, train_folds, train_plan
+from edge_mnist.training.dataset import Dataset, split_training
 from edge_mnist.training.recipes import find_recipe
-from edge_mnist.training.split import split_training
+from edge_mnist.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 THREE = find_recipe("digits", folds=3, epochs=1)

@@ -10,17 +10,15 @@ from conftest import LIMITS
 from torch import nn
 
 from edge_mnist.errors import ModelError, UsageError
-from edge_mnist.export.release import export
-from edge_mnist.modelfile import CHECKPOINT_NAME
+from edge_mnist.export.onnx import export
+from edge_mnist.model_file import CHECKPOINT_NAME
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.checkpoint import load_checkpoint
 from edge_mnist.training.dataset import Dataset
-from edge_mnist.training.loop import Trainer
 from edge_mnist.training.networks import NETWORKS, make_network
-from edge_mnist.training.optimizer import make_optimizer, scale_rate
-from edge_mnist.training.recipe import CHOICES, Recipe
-from edge_mnist.training.recipes import RECIPES, find_recipe
+from edge_mnist.training.recipes import CHOICES, RECIPES, Recipe, find_recipe
 from edge_mnist.training.run import train
+from edge_mnist.training.trainer import Trainer, make_optimizer, scale_rate
 
 CPU = torch.device("cpu")
 SHORT = find_recipe("digits", epochs=3)

@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 
 from edge_mnist.errors import PictureError
 from edge_mnist.export.golden import draw_digit
-from edge_mnist.picture.decoding import MAX_BYTES
-from edge_mnist.picture.reading import read_picture
+from edge_mnist.picture.decode import MAX_BYTES
+from edge_mnist.picture.frame import read_picture
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.dataset import Dataset
 
@@ -295,7 +295,7 @@ def on_paper(sheet: Image.Image, lines: bool, shadow: bool) -> Image.Image:
 @pytest.mark.parametrize("lines", [False, True])
 @pytest.mark.parametrize("shadow", [False, True])
 def test_paper_does_not_matter(predictor: Predictor, lines: bool, shadow: bool) -> None:
-    shipped = Predictor(Path(__file__).parents[1] / "exports")
+    shipped = Predictor()
     for digit in range(10):
         picture = on_paper(draw_digit(digit, np.random.default_rng(digit)), lines, shadow)
         assert shipped.predict(picture).digit == digit
@@ -304,7 +304,7 @@ def test_paper_does_not_matter(predictor: Predictor, lines: bool, shadow: bool) 
 @pytest.mark.parametrize("side_px", [40, 100, 400])
 def test_mnist_drawn_on_a_sheet(mnist: Dataset, side_px: int) -> None:
     """Black on white, any size, anywhere: the score of the arrays, all but a little."""
-    shipped = Predictor(Path(__file__).parents[1] / "exports")
+    shipped = Predictor()
     generator = np.random.default_rng(side_px)
     pictures = []
     for image in mnist.test_images[:300]:

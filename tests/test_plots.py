@@ -11,35 +11,40 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_mnist.errors import ModelError
-from edge_mnist.modelfile import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
-from edge_mnist.plots.curves import measure_spread, plot_curves, plot_folds
-from edge_mnist.plots.filters import build_mosaic, plot_filters, split_filters
-from edge_mnist.plots.gallery import draw_test_pictures, pick_samples
-from edge_mnist.plots.grids import (
-    CHARACTER,
-    SHEET_WIDTH,
-    Caption,
-    arrange,
-    find_mistakes,
-    plot_mistakes,
-    plot_predictions,
-    plot_samples,
-)
-from edge_mnist.plots.measures import (
+from edge_mnist.model_file import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
+from edge_mnist.plots.charts import (
     bin_confidences,
     count_confusions,
     find_interval,
     find_most_confused,
+    measure_spread,
     plot_confusion,
+    plot_curves,
+    plot_folds,
     plot_reliability,
 )
-from edge_mnist.plots.style import ELLIPSIS, VERMILION, shorten
-from edge_mnist.plots.subjects import (
+from edge_mnist.plots.images import (
+    CHARACTER,
+    SHEET_WIDTH,
+    Caption,
+    arrange,
+    build_mosaic,
+    find_mistakes,
+    plot_filters,
+    plot_mistakes,
+    plot_predictions,
+    plot_samples,
+    split_filters,
+)
+from edge_mnist.plots.plot import (
+    draw_test_pictures,
     locate,
+    pick_samples,
     place_pictures,
     plot_tests,
     read_history,
 )
+from edge_mnist.plots.style import ELLIPSIS, VERMILION, shorten
 from edge_mnist.training.checkpoint import load_checkpoint, load_network
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.networks import first_weights

@@ -17,12 +17,12 @@ from PIL import Image
 import edge_mnist as door
 from edge_mnist.errors import ModelError, ProviderError, UsageError
 from edge_mnist.export.golden import draw_digit
-from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
+from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, find_model, shipped_folder
 from edge_mnist.predictor import READ_AHEAD, Predictor
 from edge_mnist.session import run_bound
 from edge_mnist.training.dataset import Dataset
 
-SHIPPED = Path(__file__).parents[1] / "exports"
+SHIPPED = shipped_folder() / "default"
 
 
 def change(source: Path, target: Path, **what: object) -> Path:

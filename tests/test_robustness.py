@@ -7,8 +7,7 @@ from conftest import Command
 
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.dataset import Dataset
-from edge_mnist.validation.corruptions import CORRUPTIONS, corrupt
-from edge_mnist.validation.robustness import measure_robustness
+from edge_mnist.validation.robustness import CORRUPTIONS, corrupt, measure_robustness
 
 
 def test_corruptions_are_the_same_every_time(digits: Dataset) -> None:

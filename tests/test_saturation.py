@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edge_mnist.export.golden import draw_golden_images
-from edge_mnist.export.graph import attach_contract, export_body
-from edge_mnist.export.quantize import Quantization, quantize_body
+from edge_mnist.export.graph import Quantization, attach_contract, export_body, quantize_body
+from edge_mnist.model_file import shipped_folder
 from edge_mnist.training.checkpoint import load_checkpoint, load_network
 from edge_mnist.training.dataset import Dataset
 
-SHIPPED = Path(__file__).parents[1] / "exports"
+SHIPPED = shipped_folder()
 INT8_FILES = sorted(SHIPPED.glob("**/model.int8.onnx"))
 
 

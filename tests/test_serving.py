@@ -24,8 +24,8 @@ from conftest import Command
 from PIL import Image, ImageDraw
 
 from edge_mnist import Predictor
+from edge_mnist.cli.predict import Item
 from edge_mnist.export.golden import draw_digit
-from edge_mnist.items import Item
 
 PNG = {"content-type": "image/png"}
 

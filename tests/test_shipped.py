@@ -1,4 +1,4 @@
-"""The files in exports/, which are also in the wheel."""
+"""The released models, which are package data."""
 
 import hashlib
 import json
@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from edge_mnist.errors import ModelError
-from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, find_model
+from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, find_model, shipped_folder
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.validation.robustness import measure_robustness
 from edge_mnist.validation.validate import validate
 
-EXPORTS = Path(__file__).parents[1] / "exports"
-FOLDERS = {"default": EXPORTS, "nano": EXPORTS / "nano", "max": EXPORTS / "max"}
+FOLDERS = {name: shipped_folder() / name for name in ("default", "nano", "max")}
 # What each is for: least accuracy of float32 and most bytes of int8.
 PROMISES = {"default": (0.995, 60_000), "nano": (0.993, 12_288), "max": (0.9965, 4_000_000)}
 
@@ -37,7 +36,7 @@ def test_files_and_manifest_agree(name: str) -> None:
     for file, about in manifest["models"].items():
         info = Predictor(folder / file).info
         assert float(info.metadata["accuracy"]) == about["accuracy"]
-        assert f"{about['accuracy']:.2%}" in (folder / "README.md").read_text()
+        assert f"{about['accuracy']:.2%}" in (folder / "MODEL_CARD.md").read_text()
     assert manifest["recipe"]["name"] == name
     assert manifest["command"].startswith("edge-mnist export")
     assert "dirty" not in manifest["commit"]
@@ -71,7 +70,10 @@ def test_the_whole_gate_on_mnist(mnist: Dataset, name: str) -> None:
 
 
 def test_default_bears_worse_pictures(mnist: Dataset) -> None:
-    predictors = [Predictor(EXPORTS / FLOAT32_NAME), Predictor(EXPORTS / INT8_NAME)]
+    predictors = [
+        Predictor(FOLDERS["default"] / FLOAT32_NAME),
+        Predictor(FOLDERS["default"] / INT8_NAME),
+    ]
     for found in measure_robustness(
         predictors, mnist.test_images, mnist.test_labels, as_pictures=False
     ):
@@ -81,8 +83,8 @@ def test_default_bears_worse_pictures(mnist: Dataset) -> None:
 
 def test_released_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_model("nano") == EXPORTS / "nano" / FLOAT32_NAME
-    assert find_model("max/model.int8.onnx") == EXPORTS / "max" / INT8_NAME
+    assert find_model("nano") == FOLDERS["nano"] / FLOAT32_NAME
+    assert find_model("max/model.int8.onnx") == FOLDERS["max"] / INT8_NAME
     (tmp_path / "nano").mkdir()
     with pytest.raises(ModelError):  # what the user has comes first
         find_model("nano")
@@ -92,7 +94,7 @@ def test_released_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.M
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(folder)]
-    subprocess.run([*command, str(EXPORTS.parent)], check=True, capture_output=True)
+    subprocess.run([*command, str(Path(__file__).parents[1])], check=True, capture_output=True)
     (path,) = folder.glob("*.whl")
     return path
 
@@ -104,8 +106,8 @@ def test_the_wheel_holds_the_model_and_is_small(wheel: Path) -> None:
         assert "edge_mnist/py.typed" in names
         assert not {name for name in names if name.startswith(("cli", "tests", "exports"))}
         for name in (FLOAT32_NAME, INT8_NAME, "reference.npz", "manifest.json"):
-            packed = archive.read(f"edge_mnist/shipped/{name}")
-            assert packed == (EXPORTS / name).read_bytes()
+            packed = archive.read(f"edge_mnist/shipped/default/{name}")
+            assert packed == (FOLDERS["default"] / name).read_bytes()
 
 
 def test_a_device_without_torch(wheel: Path, tmp_path: Path, drawings: list[Path]) -> None:

@@ -140,7 +140,7 @@ def test_fashion_all_the_way(edge_mnist: Command, root: Path, tmp_path: Path) ->
     lost = ("--max-accuracy-lost", "0.5")
     done = edge_mnist("export", "RUN", "--quantize", *lost, "-o", "EXP", *given)
     assert done.returncode == 0, done.stderr
-    assert "fashion-mnist" in (tmp_path / "EXP" / "README.md").read_text()
+    assert "fashion-mnist" in (tmp_path / "EXP" / "MODEL_CARD.md").read_text()
     done = edge_mnist("validate", "EXP", *lost, *given)
     assert done.returncode == 0, done.stdout + done.stderr
     dataset = load_dataset("fashion-mnist", data_dir=root)

@@ -15,20 +15,16 @@ from conftest import Command
 from safetensors.torch import save_file
 
 from edge_mnist.errors import ModelError, ProviderError, TrainingError, UsageError
-from edge_mnist.modelfile import CHECKPOINT_NAME
-from edge_mnist.training import loop
-from edge_mnist.training.augment import change_shape
+from edge_mnist.model_file import CHECKPOINT_NAME
+from edge_mnist.training import trainer as loop
+from edge_mnist.training.augmentation import KINDS, change_shape, change_tone
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.dataset import Dataset, split_stratified
-from edge_mnist.training.device import pick_device
 from edge_mnist.training.networks import compute_logits
-from edge_mnist.training.optimizer import scale_rate
 from edge_mnist.training.outliers import draw_outliers
-from edge_mnist.training.plan import plan_run
-from edge_mnist.training.recipe import parse_changes, parse_recipe
-from edge_mnist.training.recipes import RECIPES, find_recipe
-from edge_mnist.training.run import train
-from edge_mnist.training.tone import KINDS, change_tone
+from edge_mnist.training.recipes import RECIPES, find_recipe, parse_changes, parse_recipe
+from edge_mnist.training.run import plan_run, train
+from edge_mnist.training.trainer import pick_device, scale_rate
 
 SHORT = find_recipe(dataset="digits", epochs=4)
 

@@ -10,7 +10,7 @@ from conftest import Command
 
 from edge_mnist.errors import ModelError, OutputError
 from edge_mnist.export.triton import export_triton
-from edge_mnist.modelfile import find_model, shipped_folder
+from edge_mnist.model_file import find_model, shipped_folder
 
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 text_format = pytest.importorskip("google.protobuf.text_format")
@@ -28,7 +28,7 @@ def describe(tensors: Any) -> list[tuple[str, str, list[int]]]:
     return [(one.name, kinds.Name(one.data_type), list(one.dims)) for one in tensors]
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx", "nano/model.onnx"])
+@pytest.mark.parametrize("name", ["default", "default/model.int8.onnx", "nano"])
 def test_the_configuration_says_what_the_file_says(name: str, tmp_path: Path) -> None:
     source = find_model(name)
     made = export_triton(source, tmp_path)

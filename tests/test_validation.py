@@ -9,12 +9,13 @@ from conftest import LIMITS, Command
 from numpy.typing import NDArray
 
 from edge_mnist.errors import ModelError, UsageError
-from edge_mnist.modelfile import (
+from edge_mnist.model_file import (
     CHECKPOINT_NAME,
     FLOAT32_NAME,
     INT8_NAME,
     REFERENCE_NAME,
     find_models,
+    shipped_folder,
 )
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.validation.gate import Check, Limits, check_accuracy_lost, compare_logits
@@ -108,7 +109,7 @@ def test_a_reference_of_other_weights_is_refused(exports: Path, tmp_path: Path) 
 
 
 def test_a_checkpoint_of_another_run_is_refused(exports: Path, digits: Dataset) -> None:
-    other = Path(__file__).parents[1] / "exports" / CHECKPOINT_NAME
+    other = shipped_folder() / "default" / CHECKPOINT_NAME
     with pytest.raises(ModelError, match="other weights"):
         validate([exports / FLOAT32_NAME], dataset=digits, against=other)
     with pytest.raises(UsageError, match="self-test"):
@@ -152,7 +153,7 @@ def test_which_models_are_meant(
     assert find_models([exports]) == both
     assert find_models([exports / INT8_NAME]) == both[1:]
     monkeypatch.chdir(tmp_path)
-    shipped = Path(__file__).parents[1] / "exports"
+    shipped = shipped_folder() / "default"
     assert find_models(None) == [shipped / FLOAT32_NAME, shipped / INT8_NAME]
     with pytest.raises(ModelError, match="no model file"):
         find_models([tmp_path / "missing.onnx"])

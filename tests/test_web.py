@@ -19,11 +19,11 @@ from web_pictures import CASES, REASONS, write_pictures
 
 from edge_mnist.errors import MissingPackageError, ModelError, OutputError
 from edge_mnist.export.web import PAGE, choose_model, export_web, read_page
-from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME
-from edge_mnist.picture.reading import Sight, read_picture
+from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, shipped_folder
+from edge_mnist.picture.frame import Sight, read_picture
 from edge_mnist.predictor import Prediction, Predictor
 
-MODEL = Path(__file__).parents[1] / "exports"
+MODEL = shipped_folder() / "default"
 SCRIPT = Path(__file__).with_name("read_pictures.mjs")
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
 needs_npm = pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")

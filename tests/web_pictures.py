@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from edge_mnist.export.golden import draw_digit
-from edge_mnist.picture.reading import read_picture
+from edge_mnist.picture.frame import read_picture
 
 CASES = Path(__file__).with_name("web_cases.npz")
 REASONS = ("", "blank", "more than one digit")

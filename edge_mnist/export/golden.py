@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from edge_mnist.picture.reading import frame_ink
+from edge_mnist.picture.frame import frame_ink
 
 N_GOLDEN = 100
 SEED = 7

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mnist.atomic import make_folder, write_atomically
 from edge_mnist.errors import ModelError, OutputError
-from edge_mnist.modelfile import (
+from edge_mnist.files import make_folder, write_atomically
+from edge_mnist.model_file import (
     CHECKPOINT_NAME,
     FLOAT32_NAME,
     INT8_NAME,

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mnist.atomic import make_folder, output_errors, write_atomically
 from edge_mnist.errors import MissingPackageError, OutputError
-from edge_mnist.modelfile import (
+from edge_mnist.files import make_folder, output_errors, write_atomically
+from edge_mnist.model_file import (
     FLOAT32_NAME,
     INT8_NAME,
     ModelFile,

@@ -19,11 +19,11 @@ from starlette.routing import Route
 from edge_mnist.machine import count_cores
 from edge_mnist.serving.accesslog import AccessLog
 from edge_mnist.serving.bodies import Bodies
-from edge_mnist.serving.door import Door, Gate
 from edge_mnist.serving.engine import BatchPredictor, Engine
 from edge_mnist.serving.kserve import MODEL_NAME, check_model, infer_body_bytes, make_router
 from edge_mnist.serving.limits import Limits, RefusedError
 from edge_mnist.serving.metrics import Metrics
+from edge_mnist.serving.middleware import Door, Gate
 from edge_mnist.serving.openapi import error_responses, install_document
 from edge_mnist.serving.pages import FILES, make_page_routes
 from edge_mnist.serving.predicting import Predicting, describe_model

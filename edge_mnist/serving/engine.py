@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.picture.decoding import Picture, open_picture
+from edge_mnist.picture.decode import Picture, open_picture
 from edge_mnist.predictor import Prediction, Predictor
 from edge_mnist.serving.limits import Limits, RefusedError
 

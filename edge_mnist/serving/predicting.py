@@ -12,9 +12,8 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from edge_mnist.items import Item
+from edge_mnist.cli.predict import SCHEMA_VERSION, Item
 from edge_mnist.predictor import Prediction
-from edge_mnist.printing import SCHEMA_VERSION
 from edge_mnist.serving.bodies import Bodies, find_header
 from edge_mnist.serving.engine import Engine, is_small
 from edge_mnist.serving.limits import SMALL_BODY, ClientGoneError, Limits, RefusedError

@@ -15,7 +15,7 @@ from edge_mnist.serving.limits import Limits
 from edge_mnist.serving.replies import SAFE_HEADERS, encode_error, refusal_headers
 
 if TYPE_CHECKING:
-    from edge_mnist.serving.door import Door
+    from edge_mnist.serving.middleware import Door
 
 MAX_HEAD_BYTES = 65_536
 LINGER_S = 1.0  # to read on after an early answer, else the client may lose that answer

@@ -12,10 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from edge_mnist.errors import ModelError
-from edge_mnist.modelfile import FLOAT32_NAME, INT8_NAME, check_contract, read_model, shipped_folder
+from edge_mnist.model_file import (
+    FLOAT32_NAME,
+    INT8_NAME,
+    check_contract,
+    read_model,
+    shipped_folder,
+)
 from edge_mnist.training.networks import NETWORKS, make_network
-from edge_mnist.training.recipe import Recipe
-from edge_mnist.training.recipes import RECIPES
+from edge_mnist.training.recipes import RECIPES, Recipe
 
 MEASURED = Path(__file__).with_name("measured.json")
 
@@ -124,7 +129,7 @@ def count_multiply_adds(network: nn.Module) -> int:
 
 def _read_released() -> Iterator[tuple[str, float]]:
     """Yield the recipe and the accuracy of every released model, as its file says."""
-    for part in ("", "nano", "max"):
+    for part in ("default", "nano", "max"):
         for file in (FLOAT32_NAME, INT8_NAME):  # the wheel holds one of max's two
             try:
                 metadata = check_contract(read_model(shipped_folder() / part / file)).metadata
@@ -135,6 +140,6 @@ def _read_released() -> Iterator[tuple[str, float]]:
 
 
 def _read_measured() -> Iterator[tuple[str, float]]:
-    """Yield every recipe that docs/measure_recipes.py has measured, and its mean accuracy."""
+    """Yield every recipe that benchmarks/measure_recipes.py has measured, and its mean accuracy."""
     for name, record in json.loads(MEASURED.read_text()).items():
         yield name, fmean(run["float32"] for run in record["runs"])

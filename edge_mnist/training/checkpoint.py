@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from edge_mnist.atomic import write_atomically
 from edge_mnist.errors import ModelError
+from edge_mnist.files import write_atomically
 from edge_mnist.training.networks import make_network
-from edge_mnist.training.recipe import Recipe, parse_recipe
+from edge_mnist.training.recipes import Recipe, parse_recipe
 
 WEIGHTS_PREFIX = "weights."
 STATE_PREFIX = "state."

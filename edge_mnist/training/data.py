@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_mnist.errors import UsageError
-from edge_mnist.picture.reading import frame_ink
+from edge_mnist.picture.frame import frame_ink
 from edge_mnist.training.dataset import DIGIT_LABELS, Dataset, split_stratified
 from edge_mnist.training.folder import load_folder
 from edge_mnist.training.mnist import load_mnist

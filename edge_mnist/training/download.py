@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mnist.atomic import make_folder, output_errors
 from edge_mnist.errors import DataError, MissingPackageError
+from edge_mnist.files import make_folder, output_errors
 
 SOCKET_TIMEOUT_S = 10
 

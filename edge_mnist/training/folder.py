@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.errors import DataError, PictureError
-from edge_mnist.picture.finding import find_pictures
-from edge_mnist.picture.reading import read_picture
+from edge_mnist.picture.decode import find_pictures
+from edge_mnist.picture.frame import read_picture
 from edge_mnist.training.dataset import Dataset, split_stratified
 
 MAX_CLASSES = 1000

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_mnist.errors import ModelError
-from edge_mnist.training.recipe import Recipe
+from edge_mnist.training.recipes import Recipe
 
 
 def conv_block(

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_mnist.picture.ink import find_ink
-from edge_mnist.picture.reading import frame_ink, to_levels
+from edge_mnist.picture.digit import find_ink
+from edge_mnist.picture.frame import frame_ink, to_levels
 
 # Without those that some hand or font draws like a digit: O D Q, I l J T, Z, S, B, G b q g y.
 LETTERS = "ACEFHKLMNPRUVWXYacdefhkmnprtuvwx"

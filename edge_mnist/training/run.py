@@ -1,27 +1,180 @@
-"""Runs: one training from start to end, and its folder."""
+"""What a result depends on besides its recipe: the machine and the versions.
 
+What to train and where; finding earlier runs again.
+
+Runs: one training from start to end, and its folder.
+"""
+
+import contextlib
 import dataclasses
+import itertools
 import json
-from collections.abc import Callable
+import os
+import platform
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from edge_mnist.atomic import make_folder, output_errors, write_atomically
 from edge_mnist.errors import ModelError, UsageError
-from edge_mnist.modelfile import CHECKPOINT_NAME
-from edge_mnist.plots.curves import plot_curves
-from edge_mnist.plots.filters import plot_filters
-from edge_mnist.plots.gallery import N_SHOWN, draw_test_pictures
-from edge_mnist.plots.grids import plot_samples
+from edge_mnist.files import make_folder, output_errors, write_atomically
+from edge_mnist.machine import processor_name
+from edge_mnist.model_file import CHECKPOINT_NAME
+from edge_mnist.plots.charts import plot_curves
+from edge_mnist.plots.images import plot_filters, plot_samples
+from edge_mnist.plots.plot import N_SHOWN, draw_test_pictures
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.dataset import Dataset
-from edge_mnist.training.environment import describe_environment
-from edge_mnist.training.loop import Epoch, Progress, Trainer
 from edge_mnist.training.networks import compute_logits, first_weights, to_probabilities
-from edge_mnist.training.plan import RECIPE_NAME, RESULT_NAME, is_finished, new_run_folder
-from edge_mnist.training.recipe import Recipe
+from edge_mnist.training.recipes import Recipe, find_recipe, parse_recipe
+from edge_mnist.training.trainer import Epoch, Progress, Trainer
+
+
+def describe_environment(device: torch.device) -> dict[str, str | int]:
+    """Return what a result depends on besides the recipe: versions and machine."""
+    names = ("edge-mnist", "torch", "torchvision", "numpy", "scikit-learn")
+    versions = {name: version(name) for name in names}
+    about: dict[str, str | int] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cores": os.cpu_count() or 1,
+        "torch_threads": torch.get_num_threads(),
+        "device": str(device),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if device.type == "cuda":
+        about["gpu"] = torch.cuda.get_device_name(device)
+    return versions | about
+
+
+def limit_threads(threads: int) -> None:
+    """Let PyTorch use so many threads within one operator, in this process."""
+    torch.set_num_threads(threads)
+
+
+RUNS_FOLDER = Path("runs")
+RECIPE_NAME, RESULT_NAME, FOLDS_NAME = "recipe.json", "result.json", "folds.json"
+
+
+def plan_run(
+    recipe_name: str | None,
+    changes: Mapping[str, str | int | float | bool | None],
+    *,
+    folder: Path | None,
+    resume: bool,
+    overwrite: bool = False,
+) -> tuple[Recipe, Path | None]:
+    """Decide what to train and where, without writing anything.
+
+    Args:
+        recipe_name: A preset, or None for the one that suits the data set.
+        changes: Attributes of the recipe to change; None is no change.
+        folder: The run folder; None for a new one, or the newest unfinished one on ``resume``.
+        resume: Take the recipe of the run to go on with.
+        overwrite: Allow ``folder`` to hold an earlier run, which is lost.
+
+    Returns:
+        The recipe, and the folder or None for a new one.
+
+    Raises:
+        UsageError: The options contradict each other or the run.
+        ModelError: There is no run to resume.
+    """
+    if not resume:
+        if folder and (folder / RECIPE_NAME).exists() and not overwrite:
+            raise UsageError(f"{folder} holds a run; add --resume to go on, --overwrite to lose it")
+        return find_recipe(recipe_name, **changes), folder
+    if overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    folder = folder or newest_unfinished_run()
+    recipe = read_recipe(folder)
+    wanted = {key: value for key, value in {"name": recipe_name, **changes}.items() if value}
+    for key, value in wanted.items():
+        if getattr(recipe, key) != value:
+            raise UsageError(
+                f"{folder} has {key} {getattr(recipe, key)}; it cannot go on as {value}"
+            )
+    return recipe, folder
+
+
+def new_run_folder(name: str) -> Path:
+    """Create and return ``runs/NAME``, or ``runs/NAME-2`` and so on where that exists.
+
+    Raises:
+        OutputError: It cannot be created.
+    """
+    make_folder(RUNS_FOLDER)
+    for number in itertools.count(1):
+        folder = RUNS_FOLDER / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError), output_errors(folder):
+            folder.mkdir()
+            return folder
+    raise AssertionError("unreachable: the numbers do not end")
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Read the recipe of a run folder.
+
+    Raises:
+        ModelError: It is not a run folder.
+    """
+    try:
+        return parse_recipe((folder / RECIPE_NAME).read_text())
+    except OSError as error:
+        raise ModelError(f"{folder} is not a run: no {RECIPE_NAME} in it") from error
+
+
+def newest_unfinished_run() -> Path:
+    """Return the folder below ``./runs`` that was last trained in and is not finished.
+
+    Raises:
+        ModelError: There is none.
+    """
+    runs = [path.parent for path in RUNS_FOLDER.glob(f"*/{RECIPE_NAME}")]
+    for folder in sorted(runs, key=_last_change, reverse=True):
+        if not is_finished(folder):
+            return folder
+    raise ModelError(f"no unfinished run in ./{RUNS_FOLDER}; start one with: edge-mnist train")
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether the run in a folder, or all of its folds, went to the end."""
+    recipe = read_recipe(folder)
+    has_all_folds = recipe.folds and not recipe.fold
+    return (folder / (FOLDS_NAME if has_all_folds else RESULT_NAME)).exists()
+
+
+def find_checkpoint(path: Path | None = None) -> Path:
+    """Return a checkpoint file.
+
+    Args:
+        path: A checkpoint or a run folder, of several folds the newest; None for the newest run
+            below ``./runs``.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if path and not path.is_dir():
+        if not path.is_file():
+            raise ModelError(f"no checkpoint {path}")
+        return path
+    checkpoints = list((path or RUNS_FOLDER).rglob(CHECKPOINT_NAME))
+    if path and path / CHECKPOINT_NAME in checkpoints:
+        return path / CHECKPOINT_NAME
+    if not checkpoints and path:
+        raise ModelError(f"no checkpoint {path / CHECKPOINT_NAME}")
+    if not checkpoints:
+        raise ModelError(f"no run in ./{RUNS_FOLDER}; start one with: edge-mnist train")
+    return max(checkpoints, key=lambda checkpoint: checkpoint.stat().st_mtime_ns)
+
+
+def _last_change(folder: Path) -> int:
+    return max(path.stat().st_mtime_ns for path in folder.iterdir())
+
 
 HISTORY_NAME = "history.jsonl"
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.bench.timing import Latency, measure_latencies, one_image
 from edge_mnist.errors import ProviderError, UsageError
-from edge_mnist.modelfile import FLOAT32_NAME
+from edge_mnist.model_file import FLOAT32_NAME
 from edge_mnist.predictor import Predictor
 from edge_mnist.validation.gate import (
     Check,
@@ -22,9 +21,11 @@ from edge_mnist.validation.gate import (
     check_accuracy_lost,
     check_batchmates,
     check_parity,
+    check_weights,
+    find_reference,
 )
-from edge_mnist.validation.reference import check_weights, find_reference
 from edge_mnist.validation.robustness import Robustness, measure_robustness
+from edge_mnist.validation.timing import Latency, measure_latencies, one_image
 
 if TYPE_CHECKING:
     from edge_mnist.training.dataset import Dataset

@@ -1,1 +1,0 @@
-"""Measuring model files side by side; needs neither torch nor data."""

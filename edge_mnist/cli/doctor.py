@@ -1,0 +1,27 @@
+"""Commands that measure: validate, bench, doctor."""
+
+import dataclasses
+
+import typer
+
+from edge_mnist.cli.app import (
+    Json,
+    app,
+    print_json,
+)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Look at this machine: what is installed, what runs, what mends it; exit 1 if wrong."""
+    from edge_mnist.doctor import examine
+
+    diagnosis = examine()
+    if as_json:
+        print_json(dataclasses.asdict(diagnosis))
+    else:
+        for finding in diagnosis.findings:
+            print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.name}: {finding.text}")
+            if finding.mend:
+                print(f"       mend: {finding.mend}")
+    raise typer.Exit(0 if diagnosis.ok else 1)

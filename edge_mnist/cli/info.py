@@ -1,0 +1,35 @@
+"""Commands that tell what there is: info, models, recipes."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from edge_mnist.cli.app import MODEL_HELP, Json, app, print_json
+
+
+@app.command()
+def info(
+    model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None, as_json: Json = False
+) -> None:
+    """Print what a model file says of itself."""
+    from edge_mnist.model_file import check_contract, find_model, read_model
+
+    file = read_model(find_model(model))
+    metadata = dict(check_contract(file).metadata)
+    known = {"path": str(file.path), "sha256": file.sha256, "size_bytes": file.size_bytes}
+    if as_json:
+        parsed = {key: _parse(value) for key, value in metadata.items()}
+        print_json({"schema_version": 1, **known, "metadata": parsed})
+        return
+    width = max(map(len, (*known, *metadata)))
+    for key, value in (known | metadata).items():
+        print(f"{key:{width}}  {value}")
+
+
+def _parse(value: str) -> object:
+    """Read a metadata value that is JSON; the others are text."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

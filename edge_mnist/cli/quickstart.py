@@ -1,0 +1,27 @@
+"""The command ``quickstart``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_mnist.cli.app import DataDir, Offline, app, need
+
+
+@app.command()
+def quickstart(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("quickstart"),
+    data_dir: DataDir = None,
+    offline: Offline = False,
+) -> None:
+    """Train, export, quantise, validate and predict, in one go of about two minutes."""
+    need("torch", "edge-mnist[train]")
+    from edge_mnist.cli import rendering
+    from edge_mnist.quickstart import run_quickstart
+
+    with rendering.training_bar(quiet=False) as report:
+        result = run_quickstart(
+            output, data_dir=data_dir, offline=offline, say=rendering.say, report=report
+        )
+    rendering.print_quickstart(result)
+    raise typer.Exit(0 if result.validation.passed else 1)

@@ -1,0 +1,293 @@
+"""What commands draw for people: progress bars and tables. Nothing but them imports this."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from edge_mnist.export.onnx import ExportResult
+    from edge_mnist.quickstart import QuickstartResult
+    from edge_mnist.training.catalogue import NetworkEntry, RecipeEntry
+    from edge_mnist.training.cross_validation import FoldsResult
+    from edge_mnist.training.run import RunResult
+    from edge_mnist.training.trainer import Progress as TrainingProgress
+    from edge_mnist.validation.benchmark import BenchReport, Regression
+    from edge_mnist.validation.robustness import Robustness
+    from edge_mnist.validation.validate import Float32Comparison, ModelReport, ValidationReport
+
+
+OUT = Console(highlight=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Tell the user what happens, on stderr."""
+    ERR.print(text, markup=False)
+
+
+def warn_of_skipped(skipped: "Sequence[str]") -> None:
+    """Name every picture of a data set that could not be read, and count them."""
+    for line in skipped:
+        say(f"skipped {line}")
+    if skipped:
+        say(f"{len(skipped)} pictures skipped")
+
+
+@contextlib.contextmanager
+def training_bar(*, quiet: bool) -> Iterator[Callable[["TrainingProgress"], None]]:
+    """Show a training's progress on stderr: a bar on a terminal, a line an epoch elsewhere."""
+    if quiet:
+        yield lambda progress: None
+    elif not sys.stderr.isatty():
+        yield _print_epoch
+    else:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+        with Progress(*columns, console=ERR) as bar:
+            task = bar.add_task("epoch", total=None, text="")
+
+            def draw(progress: "TrainingProgress") -> None:
+                done = (progress.epoch - 1) * progress.steps + progress.step
+                bar.update(
+                    task,
+                    description=_name_epoch(progress),
+                    completed=done,
+                    total=progress.epochs * progress.steps,
+                    text=_describe(progress),
+                )
+
+            yield draw
+
+
+def _describe(progress: "TrainingProgress") -> str:
+    accuracy = progress.validation_accuracy
+    shown = "  -   " if accuracy is None else f"{accuracy:.2%}"
+    minutes, seconds = divmod(round(progress.left_s), 60)
+    return (
+        f"loss {progress.loss:.3f}  validation {shown}  "
+        f"{progress.images_per_s:,.0f} images/s  {minutes}:{seconds:02d} left"
+    )
+
+
+def _print_epoch(progress: "TrainingProgress") -> None:
+    if progress.step == progress.steps:
+        say(f"{_name_epoch(progress)}  {_describe(progress)}")
+
+
+def _name_epoch(progress: "TrainingProgress") -> str:
+    fold = f"fold {progress.fold}/{progress.folds}  " if progress.folds else ""
+    return f"{fold}epoch {progress.epoch}/{progress.epochs}"
+
+
+def print_training(result: "RunResult | FoldsResult") -> None:
+    """Print what one training or all folds measured."""
+    from edge_mnist.training.cross_validation import FoldsResult
+
+    if isinstance(result, FoldsResult):
+        print_folds(result)
+    else:
+        print_run(result)
+
+
+def print_folds(result: "FoldsResult") -> None:
+    """Print a line for each fold, their mean and standard deviation, and what to type next."""
+    table = Table("fold", box=None, pad_edge=False)
+    for column in ("validation", "test", "seconds"):
+        table.add_column(column, justify="right")
+    for one in result.folds:
+        accuracies = (f"{one.validation_accuracy:.2%}", f"{one.test_accuracy:.2%}")
+        table.add_row(str(one.recipe.fold), *accuracies, f"{one.train_s:.0f}")
+    table.add_row("mean", f"{result.validation_mean:.2%}", f"{result.test_mean:.2%}")
+    table.add_row("std", f"{result.validation_std:.2%}", f"{result.test_std:.2%}")
+    OUT.print(f"{result.folder}: recipe {result.recipe.name}, {len(result.folds)} folds")
+    OUT.print(table)
+    say(f"next: edge-mnist export {result.folder}/fold-1 --quantize")
+
+
+def print_run(result: "RunResult") -> None:
+    """Print what a training measured, and what to type next."""
+    OUT.print(
+        f"{result.folder}: {result.test_accuracy:.2%} of {result.n_test_images:,} test images "
+        f"(validation {result.validation_accuracy:.2%}), {result.n_weights:,} weights, "
+        f"{result.train_s:.0f} s on {result.device}"
+    )
+    say("next: edge-mnist export --quantize")
+
+
+def print_export(result: "ExportResult") -> None:
+    """Print the files of an export, and what to type next."""
+    if result.epoch < result.epochs:
+        say(f"note: {result.checkpoint} is unfinished, epoch {result.epoch} of {result.epochs}")
+    table = Table("file", "bytes", "accuracy", "p50, one image", box=None, pad_edge=False)
+    for model in result.models:
+        table.add_row(
+            f"{result.folder}/{model.name}",
+            f"{model.size_bytes:,}",
+            f"{model.accuracy:.2%}",
+            f"{model.latency.p50_us:.0f} us",
+        )
+    OUT.print(f"{result.checkpoint} exported; every file passed the gate")
+    OUT.print(table)
+    say(f"next: edge-mnist validate {result.folder}")
+
+
+def print_validation(report: "ValidationReport") -> None:
+    """Print every check of a validation, the missed ones in red."""
+    for model in report.models:
+        print_model_report(model)
+    OUT.print("[bold green]passed[/]" if report.passed else "[bold red]FAILED[/]")
+
+
+def print_model_report(model: "ModelReport") -> None:
+    """Print what was found out about one model file."""
+    providers = ", ".join(model.providers)
+    OUT.print(f"[bold]{model.path}[/]  {model.size_bytes:,} bytes, on {providers}")
+    OUT.print(f"  against {model.reference}", markup=False)
+    table = Table("", "check", "measured", "limit", box=None, pad_edge=False)
+    for check in model.checks:
+        mark, style = ("ok", None) if check.passed else ("MISSED", "bold red")
+        cells = (f"  {mark}", check.name, f"{check.measured:.3g}", f"{check.limit:.3g}")
+        table.add_row(*cells, style=style)
+    OUT.print(table)
+    if model.accuracy:
+        by_class = "  ".join(
+            f"{name} {value:.1%}" for name, value in model.accuracy.by_class.items()
+        )
+        OUT.print(
+            f"  accuracy {model.accuracy.accuracy:.2%} of {model.accuracy.n_images:,} "
+            f"test images: {by_class}"
+        )
+        OUT.print(
+            f"  expected calibration error {model.accuracy.calibration_error:.4f}, "
+            f"{model.accuracy.rejected:.2%} rejected"
+        )
+    if model.robustness:
+        OUT.print(_robustness_table(model.robustness))
+    OUT.print(f"  p50 for one image {model.latency.p50_us:.1f} us")
+    if model.against_float32:
+        _print_comparison(model.against_float32)
+
+
+def _robustness_table(robustness: "Robustness") -> Table:
+    table = Table(f"  {robustness.n_images:,} test images, corrupted", box=None, pad_edge=False)
+    table.add_column("as images", justify="right")
+    table.add_column("as pictures", justify="right")
+    pictures = robustness.pictures or {}
+    for name, share in robustness.images.items():
+        table.add_row(f"  {name}", f"{share:.1%}", f"{pictures.get(name, 0):.1%}")
+    means = (robustness.images_mean, robustness.pictures_mean or 0)
+    table.add_row("  mean", *(f"{mean:.1%}" for mean in means), style="bold")
+    return table
+
+
+def _print_comparison(comparison: "Float32Comparison") -> None:
+    text = f"  against float32: {comparison.size_ratio:.0%} of its bytes, "
+    if comparison.accuracy_lost is not None:
+        text += f"{comparison.accuracy_lost * 100:.2f} points of accuracy lost, "
+        text += f"{comparison.labels_changed} labels changed, "
+    OUT.print(f"{text}p50 {comparison.p50_ratio:.2f} times its own, timed in turns")
+    if comparison.p50_ratio > 1:
+        OUT.print("  [yellow]slower than float32 on this machine: prefer model.onnx[/]")
+
+
+def print_benchmark(report: "BenchReport", worse: "Sequence[Regression] | None") -> None:
+    """Print a benchmark, what to use here, and what got worse since an earlier one."""
+    OUT.print(f"{report.processor}, {report.threads} thread(s), provider {_providers(report)}")
+    OUT.print(_latency_table(report))
+    OUT.print(_throughput_table(report))
+    if report.recommendation:
+        OUT.print(f"use here: [bold]{report.recommendation.name}[/]")
+        for reason in report.recommendation.reasons:
+            OUT.print(f"  {reason}", markup=False)
+    for loss in worse or ():
+        OUT.print(
+            f"[bold red]WORSE[/] {loss.name}, {loss.measure}: {loss.now:,.1f}, "
+            f"expected {loss.base:,.1f}, {loss.ratio - 1:.0%} worse"
+        )
+    if worse is not None and not worse:
+        OUT.print("[bold green]no regression[/]")
+
+
+def _latency_table(report: "BenchReport") -> Table:
+    table = Table("one image, us", box=None, pad_edge=False)
+    for column in ("p50", "p90", "p99", "ratio", "bytes", "accuracy"):
+        table.add_column(column, justify="right")
+    first = report.models[0].latency.p50_us
+    for one in report.models:
+        latency = one.latency
+        table.add_row(
+            one.name,
+            *(f"{value:.1f}" for value in (latency.p50_us, latency.p90_us, latency.p99_us)),
+            f"{latency.p50_us / first:.2f}",
+            f"{one.size_bytes:,}",
+            "-" if one.accuracy is None else f"{one.accuracy:.2%}",
+        )
+    return table
+
+
+def _throughput_table(report: "BenchReport") -> Table:
+    sizes = sorted({size for one in report.models for size in one.images_per_s})
+    table = Table("images/s at batch", box=None, pad_edge=False)
+    for column in (*map(str, sizes), "open ms", "start ms", "MB"):
+        table.add_column(column, justify="right")
+    for one in report.models:
+        rates = (one.images_per_s.get(size) for size in sizes)
+        table.add_row(
+            one.name,
+            *("-" if rate is None else f"{rate:,.0f}" for rate in rates),
+            f"{one.session_start_ms:.1f}",
+            f"{one.process_start_ms:.0f}",
+            f"{one.peak_memory_mb:.0f}",
+        )
+    return table
+
+
+def _providers(report: "BenchReport") -> str:
+    return ", ".join(sorted({one.provider for one in report.models}))
+
+
+def print_networks(entries: "Sequence[NetworkEntry]") -> None:
+    """Print a table of networks."""
+    table = Table("network", box=None, pad_edge=False)
+    for column in ("weights", "multiply-adds", "accuracy"):
+        table.add_column(column, justify="right")
+    table.add_column("by")
+    table.add_column("")
+    for entry in entries:
+        sizes = (f"{entry.n_weights:,}", f"{entry.n_multiply_adds:,}")
+        accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.2%}"
+        table.add_row(entry.name, *sizes, accuracy, entry.best_recipe or "", entry.about)
+    OUT.print(table)
+
+
+def print_recipes(entries: "Sequence[RecipeEntry]") -> None:
+    """Print a table of recipes."""
+    table = Table("recipe", "network", "data set", box=None, pad_edge=False)
+    for column in ("epochs", "weights", "multiply-adds", "accuracy"):
+        table.add_column(column, justify="right")
+    for entry in entries:
+        table.add_row(
+            entry.name,
+            entry.network,
+            entry.dataset,
+            str(entry.epochs),
+            f"{entry.n_weights:,}",
+            f"{entry.n_multiply_adds:,}",
+            "-" if entry.accuracy is None else f"{entry.accuracy:.2%}",
+        )
+    OUT.print(table)
+
+
+def print_quickstart(result: "QuickstartResult") -> None:
+    """Print all that a quickstart made."""
+    print_run(result.run)
+    print_export(result.export)
+    print_validation(result.validation)
+    OUT.print(
+        f"{result.picture_path} reads {result.prediction.name} ({result.prediction.confidence:.1%})"
+    )
+    OUT.print(f"predicted test digits, wrong ones framed: {result.grid_path}")

@@ -1,0 +1,79 @@
+"""The command that serves: serve."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from edge_mnist.cli.app import MODEL_HELP, Provider, app, need
+
+Bytes = Annotated[int, typer.Option(min=1, help="Bytes of a request's body; more is 413.")]
+Pixels = Annotated[
+    int, typer.Option(min=1, help="Pixels of a request's pictures together; more is 413.")
+]
+Pictures = Annotated[int, typer.Option(min=1, help="Pictures in a request; more is 413.")]
+Queue = Annotated[int, typer.Option(min=1, help="Pictures that wait in a worker; more is 429.")]
+Connections = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Open in a worker; one more closes the idlest, or is 503 if none is idle."
+    ),
+]
+ReadTimeout = Annotated[
+    float, typer.Option(min=0.1, help="Seconds for the head, then the body, to arrive; then 408.")
+]
+Timeout = Annotated[
+    float, typer.Option(min=0.1, help="Seconds from a whole request to its answer; then 503.")
+]
+MAX_WORKERS = 4  # unless more are asked for: each takes 100 MB
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that share the port. [default: cores, up to 4]"),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
+    provider: Provider = None,
+    accept_all: Annotated[
+        bool, typer.Option("--accept-all", help="Answer whatever the picture shows.")
+    ] = False,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="Site whose pages may ask (CORS); repeat.")
+    ] = None,
+    max_bytes: Bytes = 16_000_000,
+    max_pixels: Pixels = 64_000_000,
+    max_pictures: Pictures = 64,
+    max_queue: Queue = 1024,
+    max_connections: Connections = 500,
+    read_timeout: ReadTimeout = 10.0,
+    timeout: Timeout = 10.0,
+) -> None:
+    """Serve a page to draw on, POST /predict, KServe v2, /healthz, /metrics and /docs.
+
+    With EDGE_MNIST_API_KEY in the environment, requests need that key.
+    """
+    need("uvicorn", "edge-mnist[serve]")
+    from edge_mnist.machine import count_cores
+    from edge_mnist.serving.app import Settings
+    from edge_mnist.serving.limits import Limits
+    from edge_mnist.serving.run import KEY_VARIABLE
+    from edge_mnist.serving.run import serve as run_server
+
+    limits = Limits(
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        max_pictures=max_pictures,
+        max_queue=max_queue,
+        max_connections=max_connections,
+        read_s=read_timeout,
+        answer_s=timeout,
+    )
+    key = os.environ.get(KEY_VARIABLE) or None
+    origins = tuple(allow_origin or ())
+    n_workers = workers or min(count_cores(), MAX_WORKERS)
+    settings = Settings(model, provider, accept_all, limits, origins, key, n_workers)
+    run_server(settings, host, port, announce=lambda text: print(text, flush=True))

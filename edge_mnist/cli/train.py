@@ -1,0 +1,77 @@
+"""Commands that make a model: train, and all in one go."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_mnist.cli.app import (
+    DataDir,
+    Json,
+    Offline,
+    Quiet,
+    app,
+    need,
+    print_json,
+)
+
+DatasetName = Annotated[
+    str | None,
+    typer.Option(
+        help="mnist, digits, fashion-mnist, kmnist, qmnist, emnist-digits, or a folder with a "
+        "folder for each class."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE for any number of the recipe; repeat."),
+]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Option(help="Preset. [default: default]")] = None,
+    dataset: DatasetName = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Model file to learn from too, or none. [default: recipe's]")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate: train so many networks in turn.")
+    ] = None,
+    settings: Settings = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --out, or the newest unfinished run.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew.")] = False,
+    data_dir: DataDir = None,
+    offline: Offline = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a network, or one for each fold; writes a run folder."""
+    need("torch", "edge-mnist[train]")
+    from edge_mnist.cli import rendering
+    from edge_mnist.training.cross_validation import train_plan
+    from edge_mnist.training.data import load_dataset
+    from edge_mnist.training.recipes import parse_changes
+    from edge_mnist.training.run import plan_run
+    from edge_mnist.training.trainer import pick_device
+
+    named = {"dataset": dataset, "epochs": epochs, "seed": seed, "folds": folds}
+    named["teacher"] = "" if teacher == "none" else teacher
+    changes = {**named, **parse_changes(settings or ())}
+    plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
+    data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
+    rendering.warn_of_skipped(data.skipped)
+    with rendering.training_bar(quiet=quiet) as report:
+        where = pick_device(device)
+        result = train_plan(plan, data, folder=folder, device=where, resume=resume, report=report)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        rendering.print_training(result)

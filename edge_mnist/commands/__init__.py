@@ -1,1 +1,0 @@
-"""The commands: each parses, calls one library function, renders, and sets the exit code."""

@@ -1,0 +1,228 @@
+"""What an export says of itself: in the model file, in the manifest and on the model card."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from edge_mnist.export.golden import draw_golden_images, hash_images
+from edge_mnist.machine import processor_name
+from edge_mnist.model_file import CONTRACT_VERSION, INT8_NAME
+from edge_mnist.training.checkpoint import Checkpoint
+from edge_mnist.training.dataset import Dataset
+from edge_mnist.validation.robustness import Robustness
+from edge_mnist.validation.timing import Latency
+
+MANIFEST_VERSION = 1
+LICENSE = "MIT"
+TOOLS = ("edge-mnist", "torch", "onnx", "onnxscript")
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """One model file that passed the gate. ``accuracy`` is that on the test set, a fraction."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    accuracy: float
+    n_test_images: int
+    latency: Latency
+
+
+def describe_model(checkpoint: Checkpoint, dataset: Dataset, quantization: str) -> dict[str, str]:
+    """Return a model file's metadata, all but its accuracy."""
+    images, _ = draw_golden_images()
+    unusual = {} if dataset.framing == "digit" else {"framing": dataset.framing}
+    return unusual | {
+        "contract": CONTRACT_VERSION,
+        "class_names": json.dumps(checkpoint.class_names),
+        "network": checkpoint.recipe.network,
+        "recipe": checkpoint.recipe.to_short_json(),
+        "epoch": str(checkpoint.epoch),
+        "weights_sha256": checkpoint.weights_sha256,
+        "dataset": dataset.name,
+        "dataset_sha256": dataset.sha256,
+        "quantization": quantization,
+        "temperature": repr(checkpoint.temperature),
+        "rejection_threshold": repr(checkpoint.rejection_threshold),
+        "golden_sha256": hash_images(images),
+        "tools": json.dumps(tool_versions()),
+        "date": datetime.now(UTC).date().isoformat(),
+        "license": LICENSE,
+    }
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the versions of everything that shapes an exported file."""
+    import onnxruntime  # its distribution has several names, so its metadata cannot be asked
+
+    return {name: version(name) for name in TOOLS} | {"onnxruntime": onnxruntime.__version__}
+
+
+def make_manifest(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    models: Sequence[ExportedModel],
+    files: Mapping[str, bytes],
+    command: str,
+) -> bytes:
+    """Return the content of manifest.json: every file's hash and size, and where it came from.
+
+    Args:
+        checkpoint: What was exported.
+        dataset: What accuracy was measured on.
+        models: The model files among ``files``.
+        files: Content of every other file of the export, by name.
+        command: The command that made them.
+    """
+    manifest = {
+        "schema_version": MANIFEST_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "commit": source_commit(),
+        "recipe": dataclasses.asdict(checkpoint.recipe),
+        "epoch": checkpoint.epoch,
+        "weights_sha256": checkpoint.weights_sha256,
+        "dataset": {"name": dataset.name, "sha256": dataset.sha256},
+        "tools": tool_versions(),
+        "machine": {"processor": processor_name(), "cores": os.cpu_count()},
+        "license": LICENSE,
+        "files": {name: describe_file(content) for name, content in files.items()},
+        "models": {
+            model.name: {
+                "accuracy": model.accuracy,
+                "n_test_images": model.n_test_images,
+                "latency_us": dataclasses.asdict(model.latency),
+            }
+            for model in models
+        },
+    }
+    return (json.dumps(manifest, indent=2) + "\n").encode()
+
+
+def describe_file(content: bytes) -> dict[str, str | int]:
+    """Return hash and size of a file's content."""
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+
+
+def source_commit() -> str:
+    """Return the commit of the checkout this package runs from; its version outside of one."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
+        return f"edge-mnist {version('edge-mnist')}"
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def write_card(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    models: Sequence[ExportedModel],
+    robustness: Sequence[Robustness],
+) -> str:
+    """Return the model card, Markdown.
+
+    Args:
+        checkpoint: What was exported.
+        dataset: What accuracy was measured on.
+        models: The model files.
+        robustness: What each of them keeps of its accuracy on worse pictures.
+    """
+    recipe = checkpoint.recipe
+    rows = "\n".join(
+        f"| `{model.name}` | {model.size_bytes:,} | {model.accuracy:.2%} "
+        f"| {model.latency.p50_us:.0f} | `{model.sha256[:16]}` |"
+        for model in models
+    )
+    int8_note = CARD_INT8 if any(model.name == INT8_NAME for model in models) else ""
+    return CARD.format(
+        network=recipe.network,
+        recipe=recipe.name,
+        seed=recipe.seed,
+        epoch=checkpoint.epoch,
+        dataset=dataset.name,
+        n_test=len(dataset.test_labels),
+        rows=rows,
+        n_classes=len(checkpoint.class_names),
+        class_names=", ".join(checkpoint.class_names),
+        temperature=checkpoint.temperature,
+        processor=processor_name(),
+        int8_note=int8_note,
+        robustness=describe_robustness(models, robustness),
+        threshold=checkpoint.rejection_threshold,
+        license=LICENSE,
+    )
+
+
+def describe_robustness(models: Sequence[ExportedModel], robustness: Sequence[Robustness]) -> str:
+    """Return the card's table of corruptions."""
+    head = f"| | {' | '.join(f'`{model.name}`' for model in models)} |"
+    lines = [head, "|---|" + "---|" * len(models)]
+    for name in robustness[0].images:
+        cells = [f"{one.images[name]:.1%}" for one in robustness]
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    means = [f"**{one.images_mean:.1%}**" for one in robustness]
+    lines.append(f"| **mean** | {' | '.join(means)} |")
+    return "\n".join(lines)
+
+
+CARD_INT8 = """
+`model.int8.onnx` is statically quantised (QDQ, per channel, 7-bit weights so that processors
+without VNNI do not saturate), calibrated on training images. Whether it is faster depends on the
+processor: `edge-mnist bench` measures both side by side and says which one to use.
+"""
+
+CARD = """# Model card
+
+Network `{network}`, recipe `{recipe}`, seed {seed}, {epoch} epochs, trained on `{dataset}`.
+
+| file | bytes | accuracy on {n_test:,} test images | p50, one image (us) | SHA-256 |
+|---|---|---|---|---|
+{rows}
+
+Latency: one thread of an {processor}, measured side by side in one run; compare, do not quote.
+{int8_note}
+## Input and output
+
+| | name | type | shape | meaning |
+|---|---|---|---|---|
+| input | `images` | uint8 | [batch, 28, 28] | 0 = background, 255 = full ink |
+| output | `logits` | float32 | [batch, {n_classes}] | scores over temperature {temperature:.3f} |
+| output | `probabilities` | float32 | [batch, {n_classes}] | softmax of `logits` |
+
+Classes, in order: {class_names}. The batch is free from 1 up.
+
+## Worse pictures
+
+Accuracy on the first 1,000 test images, made worse in fifteen ways in the manner of MNIST-C
+(`edge_mnist.validation.robustness`). `edge-mnist validate --robustness` measures it again, and
+what is left of it when each is taken for a picture and brought to MNIST's form first.
+
+{robustness}
+
+## Proof
+
+    edge-mnist validate model.onnx --self-test     # no torch, no data: golden images
+    edge-mnist validate model.onnx                 # the whole test set, against PyTorch
+
+## Limits
+
+Made for one handwritten digit per image, framed as in MNIST (`edge_mnist.picture` does that for a
+picture). The network answers whatever it is given; `edge-mnist predict` rejects pictures that are
+blank or show more than one digit, and answers with less confidence than {threshold:.3f}, which
+99.8 % of the validation images reach. Some letters and drawings pass all the same. Not for
+decisions about people.
+
+Licence: {license}.
+"""

@@ -1,0 +1,78 @@
+"""Writing files whole or not at all, and errors of the file system."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_mnist.errors import OutputError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, replacing in one step what is there.
+
+    A reader sees the former file or the new one, never a part. A process that is killed may leave
+    a hidden file ``.NAME.*.tmp`` behind, which never hinders a later write.
+
+    Raises:
+        OutputError: The file cannot be written: no permission, disk full.
+    """
+    with output_errors(path), _temporary_file(path, data) as written:
+        os.replace(written, path)
+
+
+def write_exclusively(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all, if nothing is there yet.
+
+    Raises:
+        FileExistsError: Something is there, perhaps since a moment ago.
+        OutputError: The file cannot be written.
+    """
+    with output_errors(path), _temporary_file(path, data) as written:
+        os.link(written, path)  # unlike rename, it never replaces
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder, and its parents, unless it exists.
+
+    Raises:
+        OutputError: It cannot be created, or cannot be written into.
+    """
+    with output_errors(path):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(20, "it is a file, not a folder")
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    return path
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Translate an OSError while writing ``path`` into an OutputError; FileExistsError passes."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _temporary_file(path: Path, data: bytes) -> Iterator[Path]:
+    """Write ``data`` to a new file beside ``path``; delete it at the end if it still exists.
+
+    Opened by ``open`` and not by ``tempfile``, whose files nobody but their owner may read: a web
+    server has to read an exported page.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

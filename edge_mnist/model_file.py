@@ -1,0 +1,272 @@
+"""The contract of a model file, where model files are found, and what they say of themselves."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_mnist.errors import ModelError
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+Field = tuple[int, int | bytes]
+
+
+def read_fields(message: bytes) -> Iterator[Field]:
+    """Yield the fields of a message: number, and its integer or its bytes.
+
+    Raises:
+        ModelError: The message is truncated, or no protobuf at all.
+    """
+    place = 0
+    while place < len(message):
+        tag, place = _read_varint(message, place)
+        number, kind = tag >> 3, tag & 7
+        if kind == VARINT:
+            value, place = _read_varint(message, place)
+            yield number, value
+            continue
+        if kind == BYTES:
+            length, place = _read_varint(message, place)
+        elif kind in (FIXED64, FIXED32):
+            length = 8 if kind == FIXED64 else 4
+        else:
+            raise ModelError("not an ONNX file")
+        if place + length > len(message):
+            raise ModelError("the ONNX file is truncated")
+        yield number, message[place : place + length]
+        place += length
+
+
+def read_bytes(message: bytes, number: int) -> Iterator[bytes]:
+    """Yield the values of one field of a message, where they are bytes or messages."""
+    for found, value in read_fields(message):
+        if found == number and isinstance(value, bytes):
+            yield value
+
+
+def _read_varint(message: bytes, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(message):
+            raise ModelError("the ONNX file is truncated")
+        byte = message[place]
+        place += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, place
+    raise ModelError("not an ONNX file")
+
+
+CONTRACT_VERSION = "1"
+MAX_BYTES = 100_000_000
+FLOAT32_NAME, INT8_NAME = "model.onnx", "model.int8.onnx"
+REFERENCE_NAME, MANIFEST_NAME, CARD_NAME = "reference.npz", "manifest.json", "MODEL_CARD.md"
+CHECKPOINT_NAME = "checkpoint.safetensors"
+EXPORTS_FOLDER = Path("exports")
+
+UINT8, FLOAT = 2, 1  # TensorProto.DataType
+INPUT = ("images", UINT8, ("batch", 28, 28))
+OUTPUTS = ("logits", "probabilities")
+FRAMINGS = ("digit", "whole")
+
+# Field numbers of onnx.proto.
+MODEL_GRAPH, MODEL_METADATA, MODEL_FUNCTIONS = 7, 14, 25
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
+NODE_ATTRIBUTE, ATTRIBUTE_TENSOR = 5, 5
+ATTRIBUTE_GRAPHS = (6, 11)
+TENSOR_OUTSIDE = (13, 14)  # external_data, data_location
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file's bytes and identity.
+
+    Attributes:
+        path: Where it was read from.
+        content: All its bytes.
+    """
+
+    path: Path
+    content: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the file."""
+        return len(self.content)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file, hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says of itself.
+
+    Attributes:
+        class_names: What each output means, for people.
+        quantization: ``none`` or how the weights were quantised.
+        rejection_threshold: Least confidence of an answer, 0..1.
+        framing: How pictures are brought to its input; see ``picture.reading.read_picture``.
+        metadata: Every entry of the file's ``metadata_props``.
+    """
+
+    class_names: tuple[str, ...]
+    quantization: str
+    rejection_threshold: float
+    framing: str
+    metadata: Mapping[str, str]
+
+
+def find_model(name: str | os.PathLike[str] | None = None) -> Path:
+    """Return the model file to use.
+
+    Args:
+        name: A file, or a folder written by export; below the current folder, or among what is
+            shipped with the package: ``nano``, ``max/model.int8.onnx``. Without it
+            EDGE_MNIST_MODEL, then ``./exports`` where that holds a model, then the shipped one.
+
+    Raises:
+        ModelError: There is no such file.
+    """
+    named = name or os.environ.get("EDGE_MNIST_MODEL")
+    if named:
+        path = _locate(named)
+        if path.is_dir():  # the wheel holds only the int8 file of the largest model
+            inside = [path / FLOAT32_NAME, path / INT8_NAME]
+            path = next((one for one in inside if one.is_file()), inside[0])
+        if not path.is_file():
+            raise ModelError(f"no model file {named}")
+        return path
+    local = EXPORTS_FOLDER / FLOAT32_NAME
+    return local if local.is_file() else shipped_folder() / "default" / FLOAT32_NAME
+
+
+def find_models(names: Sequence[Path] | None) -> list[Path]:
+    """Return the model files meant: a folder stands for every model in it.
+
+    Args:
+        names: Files and folders; None for the folder of the model that ``predict`` would use.
+
+    Raises:
+        ModelError: One of them is missing.
+    """
+    paths: list[Path] = []
+    for name in names or [find_model().parent]:
+        folder = _locate(name)
+        inside = [folder / FLOAT32_NAME, folder / INT8_NAME] if folder.is_dir() else []
+        paths += [path for path in inside if path.is_file()] or [find_model(name)]
+    return paths
+
+
+def _locate(name: str | os.PathLike[str]) -> Path:
+    """Return a path as given if it exists, else the same below the shipped models."""
+    path = Path(name)
+    return path if path.exists() else shipped_folder() / path
+
+
+def shipped_folder() -> Path:
+    """Return the folder of the released models, one folder each, inside the package."""
+    return Path(__file__).resolve().parent / "shipped"
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read a model file whole.
+
+    Raises:
+        ModelError: It is missing, empty or larger than ``MAX_BYTES``.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ModelError(f"cannot read model {path}: {error.strerror}") from error
+    if not content:
+        raise ModelError(f"the model {path} is empty")
+    if len(content) > MAX_BYTES:
+        raise ModelError(f"the model {path} is larger than {MAX_BYTES:,} bytes")
+    return ModelFile(path, content)
+
+
+def check_contract(model: ModelFile) -> ModelInfo:
+    """Check a file's inputs, outputs and metadata against the contract, without running it.
+
+    Returns:
+        What the model says of itself.
+
+    Raises:
+        ModelError: It is no ONNX file, keeps data elsewhere, or breaks the contract.
+    """
+    try:
+        return _check_contract(model.content)
+    except ModelError as error:
+        raise ModelError(f"{model.path}: {error}") from error
+    except (KeyError, ValueError, TypeError, StopIteration) as error:
+        raise ModelError(f"{model.path}: the model breaks the contract: {error}") from error
+
+
+def _check_contract(content: bytes) -> ModelInfo:
+    graphs = list(read_bytes(content, MODEL_GRAPH))
+    if len(graphs) != 1:
+        raise ModelError("not an ONNX file")
+    metadata = _read_metadata(content)
+    if metadata.get("contract") != CONTRACT_VERSION:
+        found = metadata.get("contract", "none")
+        raise _breach(f"contract version {found}, want {CONTRACT_VERSION}")
+    class_names = tuple(str(name) for name in json.loads(metadata["class_names"]))
+    inputs = [_describe(value) for value in read_bytes(graphs[0], GRAPH_INPUT)]
+    if inputs != [INPUT]:
+        raise _breach(f"inputs {inputs}, want {INPUT}")
+    outputs = [_describe(value) for value in read_bytes(graphs[0], GRAPH_OUTPUT)]
+    wanted = [(name, FLOAT, ("batch", len(class_names))) for name in OUTPUTS]
+    if outputs != wanted:
+        raise _breach(f"outputs {outputs}, want {wanted}")
+    _refuse_outside_data(content, graphs[0])
+    threshold = float(metadata.get("rejection_threshold", "0"))
+    framing = metadata.get("framing", "digit")
+    if framing not in FRAMINGS:
+        raise _breach(f"framing {framing!r}, want {' or '.join(FRAMINGS)}")
+    return ModelInfo(class_names, metadata["quantization"], threshold, framing, metadata)
+
+
+def _read_metadata(content: bytes) -> dict[str, str]:
+    entries = [dict(read_fields(entry)) for entry in read_bytes(content, MODEL_METADATA)]
+    texts = [(entry.get(1, b""), entry.get(2, b"")) for entry in entries]
+    return {
+        key.decode(): value.decode()
+        for key, value in texts
+        if isinstance(key, bytes) and isinstance(value, bytes)
+    }
+
+
+def _describe(value: bytes) -> tuple[str, int, tuple[str | int, ...]]:
+    """Return name, element type and shape of a ValueInfoProto; a free dimension by its name."""
+    name = next(read_bytes(value, 1)).decode()
+    tensor_type = next(read_bytes(next(read_bytes(value, 2)), 1))
+    kind = next(number for field, number in read_fields(tensor_type) if field == 1)
+    dims = []
+    for dim in read_bytes(next(read_bytes(tensor_type, 2)), 1):
+        _, size = next(read_fields(dim))
+        dims.append(size.decode() if isinstance(size, bytes) else size)
+    return name, int(kind), tuple(dims)
+
+
+def _refuse_outside_data(content: bytes, graph: bytes) -> None:
+    """Refuse weights in other files, and functions and inner graphs, which could hold such."""
+    tensors = list(read_bytes(graph, GRAPH_INITIALIZER))
+    for node in read_bytes(graph, GRAPH_NODE):
+        for attribute in read_bytes(node, NODE_ATTRIBUTE):
+            tensors += read_bytes(attribute, ATTRIBUTE_TENSOR)
+            if any(field in ATTRIBUTE_GRAPHS for field, _ in read_fields(attribute)):
+                raise _breach("inner graphs are not allowed")
+    if any(True for _ in read_bytes(content, MODEL_FUNCTIONS)):
+        raise _breach("functions are not allowed")
+    if any(field in TENSOR_OUTSIDE for tensor in tensors for field, _ in read_fields(tensor)):
+        raise _breach("weights in another file are not allowed")
+
+
+def _breach(reason: str) -> ModelError:
+    return ModelError(f"the model breaks the contract: {reason}")

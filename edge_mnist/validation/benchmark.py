@@ -1,0 +1,555 @@
+"""What a benchmark measures: our model files, any other image classifier's, and PyTorch.
+
+The benchmark: latency, throughput, cold start, memory and bytes; which file to take, and why.
+
+Comparing a benchmark with an earlier one: what got worse by more than is allowed.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist.errors import ModelError, UsageError
+from edge_mnist.machine import processor_name
+from edge_mnist.model_file import (
+    CHECKPOINT_NAME,
+    FLOAT32_NAME,
+    check_contract,
+    find_models,
+    read_model,
+)
+from edge_mnist.session import open_session, provider_of
+from edge_mnist.validation.timing import Latency, measure_latencies, time_in_turns
+
+SIDE_PX = 28  # of an input whose height or width is free
+NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is known of something before it is measured.
+
+    Attributes:
+        name: Short, and different from the others' names.
+        path: The file.
+        runtime: ``onnxruntime`` or ``torch``.
+        provider: The provider that really runs.
+        size_bytes: Bytes of the file.
+        accuracy: What the file says it reads right of its test set, a fraction; None if it does
+            not say.
+        quantization: ``none``, or how it was quantised; None if the file does not say.
+    """
+
+    name: str
+    path: str
+    runtime: str
+    provider: str
+    size_bytes: int
+    accuracy: float | None
+    quantization: str | None
+
+
+@dataclass(frozen=True)
+class Subject(Variant):
+    """A variant that is open, ready to be measured.
+
+    Attributes:
+        run: Classifies a batch, as many images as it is told to.
+        open_anew: Opens the file once more; for timing.
+        cold_code: Python code that opens the file and classifies one image, in a new process.
+        fixed_batch: The only batch size it takes; None if any.
+    """
+
+    run: Callable[[int], object]
+    open_anew: Callable[[], object]
+    cold_code: str
+    fixed_batch: int | None = None
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is known of it, by name of the attribute of ``Variant``."""
+        return {field.name: getattr(self, field.name) for field in fields(Variant)}
+
+    def takes(self, batch_size: int) -> bool:
+        """Tell whether it can run a batch of this size."""
+        return self.fixed_batch in (None, batch_size)
+
+
+def open_model(path: Path, *, provider: str, threads: int, name: str) -> Subject:
+    """Open a model file that keeps the contract.
+
+    Raises:
+        ModelError: It is missing, broken or breaks the contract.
+        ProviderError: CUDA was asked for and does not really run.
+    """
+    info = check_contract(read_model(path))
+    accuracy = info.metadata.get("accuracy")
+    return _open_onnx(
+        path,
+        provider=provider,
+        threads=threads,
+        name=name,
+        accuracy=float(accuracy) if accuracy else None,
+        quantization=info.quantization,
+    )
+
+
+def open_other(path: Path, *, provider: str, threads: int, name: str) -> Subject:
+    """Open anybody's image classifier; what it is fed follows from the input it declares.
+
+    Raises:
+        ModelError: It cannot be opened.
+        UsageError: It has more than one input, or one that is no image.
+    """
+    return _open_onnx(path, provider=provider, threads=threads, name=name)
+
+
+def open_torch(path: Path, *, threads: int, name: str) -> Subject | None:
+    """Open the checkpoint beside a model file in PyTorch; None without torch or such weights."""
+    from importlib.util import find_spec
+
+    checkpoint_path = path.with_name(CHECKPOINT_NAME)
+    if find_spec("torch") is None or not checkpoint_path.is_file():
+        return None
+    from edge_mnist.training.checkpoint import load_checkpoint, load_network
+    from edge_mnist.training.networks import compute_logits
+    from edge_mnist.training.run import limit_threads
+
+    checkpoint = load_checkpoint(checkpoint_path)
+    weights = check_contract(read_model(path)).metadata.get("weights_sha256")
+    if checkpoint.weights_sha256 != weights:
+        return None
+    limit_threads(threads)
+    network = load_network(checkpoint)
+    images = draw_batch((0, SIDE_PX, SIDE_PX), np.uint8)
+    return Subject(
+        name=name,
+        path=str(checkpoint_path),
+        runtime="torch",
+        provider="cpu",
+        size_bytes=checkpoint_path.stat().st_size,
+        accuracy=None,
+        quantization=None,
+        run=lambda n: compute_logits(network, images(n), batch_size=n),
+        open_anew=lambda: load_network(load_checkpoint(checkpoint_path)),
+        cold_code=TORCH_CODE.format(path=str(checkpoint_path), threads=threads),
+    )
+
+
+TORCH_CODE = """
+import numpy
+from pathlib import Path
+from edge_mnist.training.checkpoint import load_checkpoint, load_network
+from edge_mnist.training.run import limit_threads
+from edge_mnist.training.networks import compute_logits
+limit_threads({threads})
+network = load_network(load_checkpoint(Path({path!r})))
+compute_logits(network, numpy.zeros((1, 28, 28), numpy.uint8))
+"""
+
+ONNX_CODE = """
+import numpy
+from edge_mnist.session import open_session
+content = open({path!r}, "rb").read()
+session = open_session(content, provider={provider!r}, threads={threads})
+session.run(None, {{{input!r}: numpy.zeros({shape!r}, {dtype!r})}})
+"""
+
+
+def _open_onnx(
+    path: Path,
+    *,
+    provider: str,
+    threads: int,
+    name: str,
+    accuracy: float | None = None,
+    quantization: str | None = None,
+) -> Subject:
+    content = read_model(path).content
+    session = open_session(content, provider=provider, threads=threads)
+    inputs = session.get_inputs()
+    # Old files list their weights among the inputs; those have values of their own.
+    if len(inputs) != 1 or inputs[0].type not in NUMPY_TYPES:
+        raise UsageError(f"{path} is no image classifier: want one input of numbers")
+    shape, dtype = _fill_shape(inputs[0].shape), NUMPY_TYPES[inputs[0].type]
+    images = draw_batch(shape, dtype)
+    ran = provider_of(session)
+    example_shape = (shape[0] or 1, *shape[1:])
+
+    def run(n: int) -> object:
+        return session.run(None, {inputs[0].name: images(n)})
+
+    try:
+        run(example_shape[0])
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        raise ModelError(f"{path} does not run: {' '.join(str(error).split())[:200]}") from error
+    return Subject(
+        name=name,
+        path=str(path),
+        runtime="onnxruntime",
+        provider=ran,
+        size_bytes=len(content),
+        accuracy=accuracy,
+        quantization=quantization,
+        run=run,
+        open_anew=lambda: open_session(content, provider=ran, threads=threads),
+        cold_code=ONNX_CODE.format(
+            path=str(path), provider=ran, threads=threads, input=inputs[0].name,
+            shape=example_shape, dtype=np.dtype(dtype).name,
+        ),
+        fixed_batch=shape[0] or None,
+    )  # fmt: skip
+
+
+def draw_batch(shape: tuple[int, ...], dtype: Any) -> Callable[[int], NDArray[Any]]:
+    """Return a function that gives a batch of n images, the same ones each time.
+
+    Args:
+        shape: Of the input; its first number, the batch, is replaced by n.
+        dtype: Of the input.
+    """
+    kept: dict[int, NDArray[Any]] = {}
+
+    def give(n: int) -> NDArray[Any]:
+        if n not in kept:
+            levels = np.random.default_rng(0).integers(0, 128, (n, *shape[1:]))
+            kept[n] = levels.astype(dtype)
+        return kept[n]
+
+    return give
+
+
+def _fill_shape(shape: list[Any]) -> tuple[int, ...]:
+    """Give free sides a size; a free batch becomes 0."""
+    if len(shape) not in (2, 3, 4):
+        raise UsageError(f"an input of shape {shape} is no batch of images")
+    batch, *sides = (side if isinstance(side, int) else 0 for side in shape)
+    return (batch, *(side or SIDE_PX for side in sides))
+
+
+SCHEMA_VERSION = 1
+BATCH_SIZES = (1, 8, 64, 256)
+STARTS = 5  # cold starts of each variant
+SAME_SPEED = 1.05  # less of a difference is noise on most machines
+SAME_ACCURACY = 0.001
+
+REPORT_MEMORY = """
+import sys
+try:
+    lines = open("/proc/self/status").read().splitlines()
+    peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+except OSError:
+    try:
+        import resource
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024
+    except ImportError:
+        peak = 0
+print(peak)
+"""
+
+
+@dataclass(frozen=True)
+class Measured(Variant):
+    """What was measured of one variant.
+
+    Attributes:
+        latency: Of one image.
+        images_per_s: Throughput by batch size, the median of some runs.
+        session_start_ms: Opening the file in a running process, median.
+        process_start_ms: From nothing to the first answer in a new process, median.
+        peak_memory_mb: Most memory that such a process had resident, in 1e6 bytes, median; 0 where
+            the system does not tell.
+    """
+
+    latency: Latency
+    images_per_s: dict[int, float]
+    session_start_ms: float
+    process_start_ms: float
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The file to use on this machine, and a sentence for each of the others."""
+
+    name: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """One benchmark."""
+
+    processor: str
+    threads: int
+    models: tuple[Measured, ...]
+    recommendation: Recommendation | None
+    schema_version: int = SCHEMA_VERSION
+
+
+def run_benchmark(
+    models: Sequence[Path] | None = None,
+    *,
+    against: Sequence[Path] = (),
+    provider: str = "auto",
+    threads: int = 1,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    with_torch: bool = True,
+) -> BenchReport:
+    """Measure model files side by side.
+
+    Args:
+        models: Files that keep the contract, or folders of them; None for those that ``predict``
+            would use.
+        against: Any other image classifiers.
+        provider: ``auto``, ``cpu`` or ``cuda``.
+        threads: Threads within one operator, for onnxruntime and PyTorch.
+        batch_sizes: For throughput.
+        with_torch: Measure PyTorch on the same weights too, where torch and a checkpoint are.
+
+    Raises:
+        ModelError: A file is missing or cannot be opened.
+        ProviderError: CUDA was asked for and does not really run.
+        UsageError: A file of ``against`` is no image classifier.
+    """
+    subjects = open_subjects(models, against, provider, threads, with_torch)
+    latencies = measure_latencies(
+        {one.name: partial(one.run, one.fixed_batch or 1) for one in subjects}
+    )
+    throughputs = [measure_throughput(subjects, size) for size in batch_sizes]
+    opened = time_in_turns(
+        {one.name: one.open_anew for one in subjects}, rounds=STARTS, runs_per_round=1
+    )
+    cold = measure_cold_starts(subjects)
+    measured = tuple(
+        Measured(
+            **one.about,
+            latency=latencies[one.name],
+            images_per_s={
+                size: round(found[one.name])
+                for size, found in zip(batch_sizes, throughputs, strict=True)
+                if one.name in found
+            },
+            session_start_ms=round(float(np.median(opened[one.name])) * 1e3, 2),
+            process_start_ms=round(cold[one.name][0] * 1e3, 1),
+            peak_memory_mb=round(cold[one.name][1] / 1e6, 1),
+        )
+        for one in subjects
+    )
+    return BenchReport(processor_name(), threads, measured, recommend(measured))
+
+
+def open_subjects(
+    models: Sequence[Path] | None,
+    against: Sequence[Path],
+    provider: str,
+    threads: int,
+    with_torch: bool,
+) -> list[Subject]:
+    """Open everything that is to be measured; see ``run_benchmark``."""
+    paths = find_models(models)
+    names = _short_names([*paths, *against])
+    subjects = [
+        open_model(path, provider=provider, threads=threads, name=name)
+        for path, name in zip(paths, names, strict=False)
+    ]
+    if with_torch:
+        for path, name in zip(paths, names, strict=False):
+            if path.name == FLOAT32_NAME:
+                beside = open_torch(path, threads=threads, name=f"{name} in PyTorch")
+                subjects += [beside] if beside else []
+    return subjects + [
+        open_other(path, provider=provider, threads=threads, name=name)
+        for path, name in zip(against, names[len(paths) :], strict=True)
+    ]
+
+
+def measure_throughput(subjects: Sequence[Subject], batch_size: int) -> dict[str, float]:
+    """Return images per second at a batch size, of those that take it."""
+    runs = {one.name: partial(one.run, batch_size) for one in subjects if one.takes(batch_size)}
+    spent_s = time_in_turns(runs, rounds=15, runs_per_round=max(1, 64 // batch_size))
+    return {name: batch_size / float(np.median(runs)) for name, runs in spent_s.items()}
+
+
+def measure_cold_starts(subjects: Sequence[Subject]) -> dict[str, tuple[float, float]]:
+    """Return seconds to the first answer and peak resident bytes of a new process, medians."""
+    peaks: dict[str, list[int]] = {one.name: [] for one in subjects}
+
+    def start(one: Subject) -> None:
+        code = one.cold_code + REPORT_MEMORY
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        if done.returncode:
+            raise ModelError(f"{one.path} fails in a new process: {done.stderr.strip()[-200:]}")
+        peaks[one.name].append(int(done.stdout.split()[-1]))
+
+    starts = {one.name: partial(start, one) for one in subjects}
+    spent_s = time_in_turns(starts, rounds=STARTS, runs_per_round=1)
+    return {
+        name: (float(np.median(spent_s[name])), float(np.median(peaks[name]))) for name in starts
+    }
+
+
+def recommend(measured: Sequence[Measured]) -> Recommendation | None:
+    """Choose among the files that keep the contract: the fastest of the accurate ones.
+
+    Files whose accuracy is within 0.1 points of the best count as accurate; of two that are
+    equally fast, the smaller one wins.
+    """
+    ours = [one for one in measured if one.quantization is not None]
+    if not ours:
+        return None
+    best = max(one.accuracy or 0 for one in ours)
+    accurate = [one for one in ours if (one.accuracy or 0) >= best - SAME_ACCURACY]
+    fastest = min(one.latency.p50_us for one in accurate)
+    fast = [one for one in accurate if one.latency.p50_us <= fastest * SAME_SPEED]
+    choice = min(fast, key=lambda one: one.size_bytes)
+    reasons = [_compare_with(choice, one) for one in ours if one is not choice]
+    return Recommendation(choice.name, tuple(reasons + _list_slow_int8(ours)))
+
+
+def _compare_with(choice: Measured, other: Measured) -> str:
+    """Say why not the other one."""
+    ratio = other.latency.p50_us / choice.latency.p50_us
+    speed = f"{ratio:.2f} times its latency"
+    size = f"{other.size_bytes / choice.size_bytes:.2f} times its bytes"
+    text = f"{other.name}: {speed}, {size}"
+    if other.accuracy is not None and choice.accuracy is not None:
+        text += f", {(other.accuracy - choice.accuracy) * 100:+.2f} points of accuracy"
+    return text
+
+
+def _list_slow_int8(ours: Sequence[Measured]) -> list[str]:
+    """Say which int8 files are slower here than the float32 files beside them."""
+    float32 = {Path(one.path).parent: one for one in ours if one.quantization == "none"}
+    beside = [(one, float32.get(Path(one.path).parent)) for one in ours]
+    return [
+        f"{one.name} is slower than {other.name} on this machine, "
+        f"{one.latency.p50_us / other.latency.p50_us:.2f} times: not recommended for speed"
+        for one, other in beside
+        if other and one.latency.p50_us > SAME_SPEED * other.latency.p50_us
+    ]
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """Name files by their last parts, as many as it takes to tell them apart."""
+    for n_parts in (1, 2, 3):
+        names = ["/".join(path.parts[-n_parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A number that got worse than a base report allows; ``ratio`` above 1 is worse."""
+
+    name: str
+    measure: str
+    base: float
+    now: float
+    ratio: float
+
+
+def compare_reports(
+    base: dict[str, Any], now: BenchReport, *, max_regression: float
+) -> list[Regression]:
+    """List what got worse than a base report by more than a share.
+
+    Times are put in proportion to a model outside the contract that both reports measured, if
+    there is one: it tells the machine's mood.
+
+    Args:
+        base: A report as ``bench --json`` printed it.
+        now: The new one.
+        max_regression: 0.1 lets a number get worse by 10 %.
+
+    Raises:
+        UsageError: The base is no report of this schema, or shares no model with the new one.
+    """
+    if base.get("schema_version") != SCHEMA_VERSION:
+        raise UsageError(f"the base is no benchmark report of schema {SCHEMA_VERSION}")
+    old = {one["name"]: one for one in base["models"]}
+    shared = [one for one in now.models if one.name in old]
+    ours = [one for one in shared if one.quantization is not None]
+    if not ours:
+        raise UsageError("the base report has none of these models")
+    others = [one for one in shared if one.quantization is None]
+    yardsticks = [one for one in others if one.runtime != "torch"]
+    mood = 1.0
+    if yardsticks:
+        mood = yardsticks[0].latency.p50_us / old[yardsticks[0].name]["latency"]["p50_us"]
+    return [
+        found
+        for one in ours
+        for found in _list_changes(old[one.name], one, mood)
+        if found.ratio > 1 + max_regression
+    ]
+
+
+def _list_changes(old: dict[str, Any], new: Measured, mood: float) -> list[Regression]:
+    pairs = [
+        ("p50_us", old["latency"]["p50_us"] * mood, new.latency.p50_us),
+        ("size_bytes", old["size_bytes"], new.size_bytes),
+    ]
+    changes = [Regression(new.name, name, was, is_, is_ / was) for name, was, is_ in pairs]
+    for size, rate in new.images_per_s.items():
+        was = old["images_per_s"].get(str(size))
+        if was:
+            expected = was / mood
+            changes.append(
+                Regression(new.name, f"images_per_s at {size}", expected, rate, expected / rate)
+            )
+    return changes
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read a report that ``bench --json`` printed.
+
+    Raises:
+        UsageError: It cannot be read, or is none.
+    """
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no benchmark report: {error}") from error
+    if not isinstance(report, dict) or "models" not in report:
+        raise UsageError(f"{path} is no benchmark report")
+    return report
+
+
+def to_json(report: BenchReport, regressions: Sequence[Regression] | None = None) -> dict[str, Any]:
+    """Return a report, and what a comparison found, for JSON."""
+    found = asdict(report)
+    if regressions is not None:
+        found["regressions"] = [asdict(one) for one in regressions]
+    return found
+
+
+def parse_share(text: str) -> float:
+    """Read ``10%`` or ``0.1``.
+
+    Raises:
+        UsageError: It is neither, or negative.
+    """
+    try:
+        share = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no share; write 10% or 0.1") from error
+    if not share >= 0:
+        raise UsageError(f"{text!r} is no share; write 10% or 0.1")
+    return share
