@@ -57,12 +57,14 @@ def main() -> None:
     for column, (name, picture) in zip(grid.T, examples.items(), strict=True):
         levels = blur(shrink(picture.astype(np.uint8)))
         ink = subtract_sheet(levels if is_ink_dark(levels) else 255 - levels)
-        sight = read_picture(picture.astype(np.uint8))
+        model_input = read_picture(picture.astype(np.uint8))
         column[0].imshow(picture, cmap="gray", vmin=0, vmax=255)
         column[0].set_title(name, fontsize=9)
         column[1].imshow(ink, cmap="gray_r", vmin=0)
-        column[2].imshow(sight.image, cmap="gray", vmin=0, vmax=255)
-        column[2].set_title(f"rejected: {sight.reason}" if sight.reason else "", fontsize=9)
+        column[2].imshow(model_input.image, cmap="gray", vmin=0, vmax=255)
+        column[2].set_title(
+            f"rejected: {model_input.reason}" if model_input.reason else "", fontsize=9
+        )
     rows = ("the picture", "its ink", "what the model sees")
     for axes, label in zip(grid[:, 0], rows, strict=True):
         axes.set_ylabel(label, fontsize=9)

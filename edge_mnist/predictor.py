@@ -16,7 +16,7 @@ from edge_mnist.errors import PictureError, UsageError
 from edge_mnist.machine import count_cores
 from edge_mnist.model_file import ModelFile, check_contract, find_model, read_model
 from edge_mnist.picture.decode import Picture
-from edge_mnist.picture.frame import Sight, read_picture
+from edge_mnist.picture.frame import ModelInput, read_picture
 from edge_mnist.session import open_session, provider_of, run_session
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Prediction:
 class _Chunk:
     """Some pictures, read, and the processor time that one of them took on average."""
 
-    sights: list[Sight | PictureError]
+    inputs: list[ModelInput | PictureError]
     picture_s: float
 
 
@@ -201,27 +201,29 @@ class Predictor:
 
     def _read_chunk(self, pictures: list[Picture]) -> _Chunk:
         start = time.thread_time()
-        sights = [_read_or_error(picture, self.info.framing) for picture in pictures]
-        return _Chunk(sights, (time.thread_time() - start) / len(pictures))
+        inputs = [_read_or_error(picture, self.info.framing) for picture in pictures]
+        return _Chunk(inputs, (time.thread_time() - start) / len(pictures))
 
     def _answer_chunk(self, chunk: _Chunk) -> _Answers:
-        readable = [sight for sight in chunk.sights if isinstance(sight, Sight)]
+        readable = [
+            model_input for model_input in chunk.inputs if isinstance(model_input, ModelInput)
+        ]
         answers = iter(self._answer(readable) if readable else [])
         predictions = [
-            next(answers) if isinstance(sight, Sight) else self._error(sight)
-            for sight in chunk.sights
+            next(answers) if isinstance(model_input, ModelInput) else self._error(model_input)
+            for model_input in chunk.inputs
         ]
         return _Answers(predictions, chunk.picture_s)
 
-    def _answer(self, sights: list[Sight]) -> list[Prediction]:
+    def _answer(self, inputs: list[ModelInput]) -> list[Prediction]:
         """Classify what was read of several pictures, as one batch."""
-        images = np.stack([sight.image for sight in sights])
+        images = np.stack([model_input.image for model_input in inputs])
         labels, probabilities = self.predict_images(images)
-        rows = zip(sights, labels.tolist(), probabilities.tolist(), strict=True)
-        return [self._judge(sight, label, row) for sight, label, row in rows]
+        rows = zip(inputs, labels.tolist(), probabilities.tolist(), strict=True)
+        return [self._judge(model_input, label, row) for model_input, label, row in rows]
 
-    def _judge(self, sight: Sight, label: int, probabilities: list[float]) -> Prediction:
-        confidence, reason = probabilities[label], sight.reason
+    def _judge(self, model_input: ModelInput, label: int, probabilities: list[float]) -> Prediction:
+        confidence, reason = probabilities[label], model_input.reason
         if reason is None and confidence < self.info.rejection_threshold:
             reason = "not a digit"
         if self._accept_all:
@@ -235,7 +237,7 @@ class Predictor:
             reason=reason,
             error=None,
             provider=self.provider,
-            image=sight.image,
+            image=model_input.image,
         )
 
     def _error(self, error: PictureError) -> Prediction:
@@ -262,7 +264,7 @@ def _split(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
         yield chunk
 
 
-def _read_or_error(picture: Picture, framing: str) -> Sight | PictureError:
+def _read_or_error(picture: Picture, framing: str) -> ModelInput | PictureError:
     try:
         return read_picture(picture, framing=framing)
     except PictureError as error:

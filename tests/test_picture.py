@@ -230,9 +230,9 @@ def test_the_first_frame_of_an_animation() -> None:
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_a_blank_sheet(level: int) -> None:
-    sight = read_picture(Image.new("L", (200, 300), level))
-    assert sight.reason == "blank"
-    assert not sight.image.any()
+    model_input = read_picture(Image.new("L", (200, 300), level))
+    assert model_input.reason == "blank"
+    assert not model_input.image.any()
 
 
 def test_a_shadow_on_blank_paper_is_no_ink() -> None:

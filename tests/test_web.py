@@ -20,7 +20,7 @@ from web_pictures import CASES, REASONS, write_pictures
 from edge_mnist.errors import MissingPackageError, ModelError, OutputError
 from edge_mnist.export.web import PAGE, choose_model, export_web, read_page
 from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, shipped_folder
-from edge_mnist.picture.frame import Sight, read_picture
+from edge_mnist.picture.frame import ModelInput, read_picture
 from edge_mnist.predictor import Prediction, Predictor
 
 MODEL = shipped_folder() / "default"
@@ -45,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def read_with_node(pictures: list[Path], folder: Path, framing: str) -> list[Sight]:
+def read_with_node(pictures: list[Path], folder: Path, framing: str) -> list[ModelInput]:
     """Read pictures, all those in one folder, with the page's JavaScript."""
     web = folder / "web"
     shutil.copytree(PAGE, web)
@@ -55,7 +55,7 @@ def read_with_node(pictures: list[Path], folder: Path, framing: str) -> list[Sig
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["name"] for row in rows] == [path.name for path in pictures]
-    return [Sight(decode(row["image"]), row["reason"]) for row in rows]
+    return [ModelInput(decode(row["image"]), row["reason"]) for row in rows]
 
 
 def decode(text: str) -> NDArray[np.uint8]:
@@ -71,24 +71,28 @@ def assert_alike(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None:
     assert (predictor.predict_images(found)[0] == predictor.predict_images(expected)[0]).all()
 
 
-def images_of(sights: list[Sight]) -> NDArray[np.uint8]:
-    return np.stack([sight.image for sight in sights])
+def images_of(inputs: list[ModelInput]) -> NDArray[np.uint8]:
+    return np.stack([model_input.image for model_input in inputs])
 
 
 def test_python_still_gives_the_stored_cases(pictures: list[Path]) -> None:
     with np.load(CASES) as cases:
-        sights = [read_picture(path) for path in pictures]
-        assert len(sights) == len(cases["images"]) >= 200
-        assert [sight.reason or "" for sight in sights] == [REASONS[n] for n in cases["reasons"]]
-        assert_alike(images_of(sights), cases["images"])
+        inputs = [read_picture(path) for path in pictures]
+        assert len(inputs) == len(cases["images"]) >= 200
+        assert [model_input.reason or "" for model_input in inputs] == [
+            REASONS[n] for n in cases["reasons"]
+        ]
+        assert_alike(images_of(inputs), cases["images"])
 
 
 @needs_node
 def test_javascript_gives_the_stored_cases(pictures: list[Path], tmp_path: Path) -> None:
-    sights = read_with_node(pictures, tmp_path, "digit")
+    inputs = read_with_node(pictures, tmp_path, "digit")
     with np.load(CASES) as cases:
-        assert [sight.reason or "" for sight in sights] == [REASONS[n] for n in cases["reasons"]]
-        assert_alike(images_of(sights), cases["images"])
+        assert [model_input.reason or "" for model_input in inputs] == [
+            REASONS[n] for n in cases["reasons"]
+        ]
+        assert_alike(images_of(inputs), cases["images"])
 
 
 @needs_node

@@ -207,9 +207,11 @@ def write_pictures(folder: Path) -> list[Path]:
 def main() -> None:
     """Write what Python makes of all pictures, in the order of their names."""
     with tempfile.TemporaryDirectory() as folder:
-        sights = [read_picture(path) for path in write_pictures(Path(folder))]
-    images = np.stack([sight.image for sight in sights])
-    reasons = np.array([REASONS.index(sight.reason or "") for sight in sights], np.uint8)
+        inputs = [read_picture(path) for path in write_pictures(Path(folder))]
+    images = np.stack([model_input.image for model_input in inputs])
+    reasons = np.array(
+        [REASONS.index(model_input.reason or "") for model_input in inputs], np.uint8
+    )
     np.savez_compressed(CASES, images=images, reasons=reasons)
 
 

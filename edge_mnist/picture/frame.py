@@ -19,7 +19,7 @@ _ONES, _PLACES = np.ones(SIDE_PX, np.float32), np.arange(SIDE_PX, dtype=np.float
 
 
 @dataclass(frozen=True)
-class Sight:
+class ModelInput:
     """What the model is to see of a picture.
 
     Attributes:
@@ -31,7 +31,7 @@ class Sight:
     reason: str | None = None
 
 
-def read_picture(picture: Picture, *, framing: str = "digit") -> Sight:
+def read_picture(picture: Picture, *, framing: str = "digit") -> ModelInput:
     """Turn a picture of one digit into the model's input.
 
     Args:
@@ -49,15 +49,17 @@ def read_picture(picture: Picture, *, framing: str = "digit") -> Sight:
     """
     grey = to_grey(picture)
     if framing == "whole":
-        return Sight(frame_whole(grey))
+        return ModelInput(frame_whole(grey))
     if grey.shape == (SIDE_PX, SIDE_PX):
         for levels in (grey, 255 - grey):
             if is_mnist_image(levels):
-                return Sight(levels)
+                return ModelInput(levels)
     ink = find_ink(grey)
     if ink is None:
-        return Sight(np.zeros((SIDE_PX, SIDE_PX), np.uint8), "blank")
-    return Sight(frame_ink(to_levels(ink.amount)), "more than one digit" if ink.has_more else None)
+        return ModelInput(np.zeros((SIDE_PX, SIDE_PX), np.uint8), "blank")
+    return ModelInput(
+        frame_ink(to_levels(ink.amount)), "more than one digit" if ink.has_more else None
+    )
 
 
 def is_mnist_image(levels: NDArray[np.uint8]) -> bool:

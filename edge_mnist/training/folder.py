@@ -53,11 +53,13 @@ def load_folder(folder: Path) -> Dataset:
 def _read_pictures(folder: Path, skipped: list[str]) -> Iterator[NDArray[np.uint8]]:
     for path in find_pictures(str(folder)):
         try:
-            sight = read_picture(path)
+            model_input = read_picture(path)
         except PictureError as error:
             skipped.append(f"{path}: {error}")
             continue
-        if sight.image.any():  # a sign may have several parts; that is no reason to leave it out
-            yield sight.image
+        if (
+            model_input.image.any()
+        ):  # a sign may have several parts; that is no reason to leave it out
+            yield model_input.image
         else:
             skipped.append(f"{path}: blank")

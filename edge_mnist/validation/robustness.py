@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.picture.frame import Sight, read_picture
+from edge_mnist.picture.frame import ModelInput, read_picture
 from edge_mnist.predictor import Predictor
 
 Images = NDArray[np.uint8]  # (N, 28, 28), 0 = background, 255 = full ink
@@ -302,11 +302,11 @@ def measure_robustness(
     plain: list[dict[str, float]] = [{} for _ in predictors]
     framed: list[dict[str, float]] = [{} for _ in predictors]
     for name, corrupted in corrupt(images, seed=seed):
-        sights = [read_picture(one, framing=framing) for one in corrupted] if as_pictures else []
+        inputs = [read_picture(one, framing=framing) for one in corrupted] if as_pictures else []
         for row, predictor in enumerate(predictors):
             plain[row][name] = _share_right(predictor, corrupted, labels)
             if as_pictures:
-                framed[row][name] = _share_right_of_sights(predictor, sights, labels)
+                framed[row][name] = _share_right_of_inputs(predictor, inputs, labels)
     return [
         Robustness(
             n_images=len(images),
@@ -326,10 +326,10 @@ def _share_right(
     return float((predicted == labels).mean())
 
 
-def _share_right_of_sights(
-    predictor: Predictor, sights: Sequence[Sight], labels: NDArray[np.int64]
+def _share_right_of_inputs(
+    predictor: Predictor, inputs: Sequence[ModelInput], labels: NDArray[np.int64]
 ) -> float:
-    predicted, probabilities = predictor.predict_images(np.stack([one.image for one in sights]))
-    accepted = np.array([one.reason is None for one in sights])
+    predicted, probabilities = predictor.predict_images(np.stack([one.image for one in inputs]))
+    accepted = np.array([one.reason is None for one in inputs])
     accepted &= probabilities.max(axis=1) >= predictor.info.rejection_threshold
     return float(((predicted == labels) & accepted).mean())
