@@ -104,7 +104,10 @@ def main() -> None:
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     predictor = Predictor(model, "cpu")
     names = predictor.info.class_names
-    items = [one.to_dict(names) for one in predict_paths(predictor, map(str, paths))]
+    items = [
+        {"path": path, **prediction.to_dict(names)}
+        for path, prediction in predict_paths(predictor, map(str, paths))
+    ]
     wanted: Items = json.loads(json.dumps(items))
     differing: dict[str, int] = {}
 

@@ -65,6 +65,7 @@ FLOAT32_NAME, INT8_NAME = "model.onnx", "model.int8.onnx"
 REFERENCE_NAME, MANIFEST_NAME, CARD_NAME = "reference.npz", "manifest.json", "MODEL_CARD.md"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 EXPORTS_FOLDER = Path("exports")
+RELEASED = ("default", "nano", "max")
 
 UINT8, FLOAT = 2, 1  # TensorProto.DataType
 INPUT = ("images", UINT8, ("batch", 28, 28))
@@ -121,56 +122,74 @@ class ModelInfo:
     metadata: Mapping[str, str]
 
 
-def find_model(name: str | os.PathLike[str] | None = None) -> Path:
-    """Return the model file to use.
+def find_model(name: str | os.PathLike[str] | None = None, *, prefer_exports: bool = False) -> Path:
+    """Return the model file that a name stands for.
 
     Args:
-        name: A file, or a folder written by export; below the current folder, or among what is
-            shipped with the package: ``nano``, ``max/model.int8.onnx``. Without it
-            EDGE_MNIST_MODEL, then ``./exports`` where that holds a model, then the shipped one.
+        name: A file, a folder written by export, or a released model: ``nano``,
+            ``max/model.int8.onnx``; see ``locate``. Of a folder the float32 file is taken, or the
+            int8 file if it is the only one. None takes EDGE_MNIST_MODEL, else the released
+            ``default``.
+        prefer_exports: Without a name and EDGE_MNIST_MODEL, take ``./exports`` if that holds a
+            model. For commands: an application must not depend on the folder it is started in.
 
     Raises:
         ModelError: There is no such file.
     """
     named = name or os.environ.get("EDGE_MNIST_MODEL")
-    if named:
-        path = _locate(named)
-        if path.is_dir():  # the wheel holds only the int8 file of the largest model
-            inside = [path / FLOAT32_NAME, path / INT8_NAME]
-            path = next((one for one in inside if one.is_file()), inside[0])
-        if not path.is_file():
-            raise ModelError(f"no model file {named}")
-        return path
-    local = EXPORTS_FOLDER / FLOAT32_NAME
-    return local if local.is_file() else shipped_folder() / "default" / FLOAT32_NAME
+    if not named:
+        local = prefer_exports and _models_in(EXPORTS_FOLDER)
+        return local[0] if local else shipped_folder() / "default" / FLOAT32_NAME
+    path = locate(named)
+    if path.is_dir():
+        inside = _models_in(path)
+        if not inside:
+            raise ModelError(f"no model file {path / FLOAT32_NAME}")
+        return inside[0]
+    if not path.is_file():
+        raise ModelError(f"no model file {named}")
+    return path
 
 
-def find_models(names: Sequence[Path] | None) -> list[Path]:
-    """Return the model files meant: a folder stands for every model in it.
+def find_models(
+    names: Sequence[str | os.PathLike[str]] | None, *, prefer_exports: bool = False
+) -> list[Path]:
+    """Return the model files that names stand for: a folder stands for every model in it.
 
     Args:
-        names: Files and folders; None for the folder of the model that ``predict`` would use.
+        names: As for ``find_model``; None for the folder of the model that it would choose.
+        prefer_exports: As for ``find_model``.
 
     Raises:
         ModelError: One of them is missing.
     """
     paths: list[Path] = []
-    for name in names or [find_model().parent]:
-        folder = _locate(name)
-        inside = [folder / FLOAT32_NAME, folder / INT8_NAME] if folder.is_dir() else []
-        paths += [path for path in inside if path.is_file()] or [find_model(name)]
+    for name in names or [find_model(prefer_exports=prefer_exports).parent]:
+        path = locate(name)
+        paths += (_models_in(path) if path.is_dir() else []) or [find_model(name)]
     return paths
 
 
-def _locate(name: str | os.PathLike[str]) -> Path:
-    """Return a path as given if it exists, else the same below the shipped models."""
-    path = Path(name)
-    return path if path.exists() else shipped_folder() / path
+def locate(name: str | os.PathLike[str]) -> Path:
+    """Return the path that a name stands for: a released model, or else the path as given.
+
+    A string whose first part is a released name is never a path; ``./nano``, and any ``Path``, is.
+    """
+    if isinstance(name, str):
+        first, _, file = name.partition("/")
+        if first in RELEASED and "/" not in file:
+            return shipped_folder() / first / file
+    return Path(name)
 
 
 def shipped_folder() -> Path:
     """Return the folder of the released models, one folder each, inside the package."""
     return Path(__file__).resolve().parent / "shipped"
+
+
+def _models_in(folder: Path) -> list[Path]:
+    """Return the model files of a folder, float32 first; the wheel holds only max's int8 file."""
+    return [folder / name for name in (FLOAT32_NAME, INT8_NAME) if (folder / name).is_file()]
 
 
 def read_model(path: Path) -> ModelFile:

@@ -1,12 +1,11 @@
 """The predictor: a model file, opened once, that reads digits."""
 
-import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -22,28 +21,31 @@ from edge_mnist.session import open_session, provider_of, run_session
 if TYPE_CHECKING:
     import onnxruntime
 
-CHUNK_IMAGES = 64  # per image the fastest batch on a CPU; larger ones leave its cache
+CHUNK_IMAGES = 64  # the batch with the least time per image on a CPU; larger ones leave its cache
 READ_AHEAD = 256  # pictures in memory at once in predict_many
+MAX_BATCH_SIZE = 1_000_000
 # Reading a picture of 28 x 28 takes 0.1 ms and two threads make that 1.4 times slower, since most
 # of it holds Python's lock; at 200 x 200, 7 ms, they are 0.9 times and at 1000 x 1000 0.7 times.
 THREADS_PAY_S = 0.005
+# predict_many takes no more pictures together than a source gives in this time.
+MAX_CHUNK_S = 0.02
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model sees in one picture.
+    """What the model reads in one picture.
 
     Attributes:
         status: ``ok``; ``rejected`` if the picture shows no single digit; ``error`` if it cannot
             be read.
         digit: The predicted class; None unless ok.
-        name: What that class is called, for MNIST the digit itself; None unless ok.
+        name: The name of that class, for MNIST the digit itself; None unless ok.
         confidence: Probability of the likeliest class, 0..1; None on error.
         probabilities: One for each class; they sum to 1. None on error.
         reason: Why it was rejected; None unless rejected.
         error: Why it cannot be read; None unless error.
         provider: The provider that really ran, ``cpu`` or ``cuda``.
-        image: What the model saw, shape (28, 28), uint8; None on error.
+        image: The model's input, shape (28, 28), uint8; None on error. Not part of comparisons.
     """
 
     status: str
@@ -54,22 +56,44 @@ class Prediction:
     reason: str | None
     error: str | None
     provider: str
-    image: NDArray[np.uint8] | None
+    image: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def from_error(cls, error: str, provider: str) -> Self:
+        """Return the prediction of a picture that cannot be read."""
+        return cls("error", None, None, None, None, None, error, provider)
+
+    def to_dict(self, class_names: Sequence[str], *, top_k: int | None = None) -> dict[str, Any]:
+        """Return the prediction for JSON.
+
+        Args:
+            class_names: The name of each class.
+            top_k: Add the classes with the largest probabilities, in order, as ``top``.
+        """
+        if self.error:
+            return {"status": self.status, "error": self.error}
+        known: dict[str, Any] = {"status": self.status}
+        if self.reason:
+            known["reason"] = self.reason
+        else:
+            known |= {"digit": self.digit, "name": self.name}
+        known |= {"confidence": self.confidence, "probabilities": self.probabilities}
+        return known | ({"top": self.list_top(class_names, top_k)} if top_k else {})
+
+    def list_top(self, class_names: Sequence[str], k: int) -> list[dict[str, Any]]:
+        """List the k classes with the largest probabilities, the largest first."""
+        ranked = sorted(enumerate(self.probabilities or ()), key=lambda pair: -pair[1])
+        return [
+            {"digit": label, "name": class_names[label], "probability": probability}
+            for label, probability in ranked[:k]
+        ]
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some pictures, read, and the processor time that one of them took on average."""
+    """Model inputs of some pictures, and the processor time that one of them took on average."""
 
     inputs: list[ModelInput | PictureError]
-    picture_s: float
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """What is seen in a chunk, and its ``picture_s``."""
-
-    predictions: list[Prediction]
     picture_s: float
 
 
@@ -94,8 +118,9 @@ class Predictor:
         """Open a model file.
 
         Args:
-            model: A file, or a folder written by export; see ``modelfile.find_model``. Or a
-                model that was read already.
+            model: A file, a folder written by export, or a released model, ``default``, ``nano`` or
+                ``max``; see ``model_file.find_model``. None takes EDGE_MNIST_MODEL, else
+                ``default``. Or a model file that was read already.
             provider: ``auto``, ``cpu`` or ``cuda``; EDGE_MNIST_PROVIDER or ``auto`` if None.
             threads: Threads within one operator; EDGE_MNIST_THREADS or 1 if None.
             accept_all: Answer with a digit whatever the picture shows.
@@ -103,10 +128,11 @@ class Predictor:
         Raises:
             ModelError: The file is missing, broken or breaks the contract.
             ProviderError: CUDA was asked for and does not really run.
+            UsageError: There is no such provider, or ``threads`` is out of its range.
         """
         self.model = model if isinstance(model, ModelFile) else read_model(find_model(model))
         self.info = check_contract(self.model)
-        self._wanted = provider or os.environ.get("EDGE_MNIST_PROVIDER") or "auto"
+        self._wanted_provider = provider or os.environ.get("EDGE_MNIST_PROVIDER") or "auto"
         self._threads = threads
         self._accept_all = accept_all
         self._session: onnxruntime.InferenceSession | None = None
@@ -115,10 +141,10 @@ class Predictor:
 
     @property
     def session(self) -> "onnxruntime.InferenceSession":
-        """The open session; opened anew in a process that was forked off."""
+        """The open session; opened anew in a forked process."""
         if self._session is None or self._process != os.getpid():
             self._session = open_session(
-                self.model.content, provider=self._wanted, threads=self._threads
+                self.model.content, provider=self._wanted_provider, threads=self._threads
             )
             self._process = os.getpid()
         return self._session
@@ -128,11 +154,11 @@ class Predictor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the session."""
+        """Release the session."""
         self.close()
 
     def close(self) -> None:
-        """Let go of the session; the next prediction would open it anew."""
+        """Release the session; the next prediction would open it anew."""
         self._session = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,34 +170,58 @@ class Predictor:
 
         Args:
             picture: A path, bytes, an open binary file, a PIL image or an array; see
-                ``picture.reading.read_picture``.
+                ``picture.frame.read_picture``.
 
         Raises:
             PictureError: The picture cannot be read.
         """
-        return self._answer([read_picture(picture, framing=self.info.framing)])[0]
+        return self._classify([read_picture(picture, framing=self.info.framing)])[0]
+
+    def predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        """Read the digits in some pictures as one batch, in the calling thread.
+
+        A picture that cannot be read gives a prediction with status ``error``.
+        """
+        return self._predict_chunk(self._read_chunk(pictures))
 
     def predict_many(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
-        """Read the digits in many pictures, on all cores where that pays, in order, as they come.
+        """Read the digits in many pictures, in order, on all cores where that pays.
 
         A picture that cannot be read gives a prediction with status ``error``. At most
-        ``READ_AHEAD`` pictures are in memory at once.
+        ``READ_AHEAD`` pictures are in memory at once. A source that is slower than the predictor,
+        such as a camera, gets each answer before its next picture is asked for.
         """
-        waiting: deque[Future[_Answers]] = deque()
-        picture_s = 0.0
+        source, size = iter(pictures), 1  # the first answer does not wait for a second picture
+        pending: deque[Future[list[Prediction]]] = deque()
+        picture_s = 0.0  # processor time to read one picture, as last measured
+
+        def read_and_predict(chunk: Sequence[Picture]) -> list[Prediction]:
+            nonlocal picture_s
+            inputs = self._read_chunk(chunk)
+            picture_s = inputs.picture_s
+            return self._predict_chunk(inputs)
+
         with ThreadPoolExecutor(count_cores()) as pool:
-            for chunk in _split(pictures):
-                use_threads = picture_s > THREADS_PAY_S
-                if use_threads:
-                    waiting.append(pool.submit(self._predict_chunk, chunk))
-                else:  # the session needs no lock: it runs while the next chunk is read here
-                    waiting.append(pool.submit(self._answer_chunk, self._read_chunk(chunk)))
-                while len(waiting) >= (READ_AHEAD // CHUNK_IMAGES if use_threads else 2):
-                    answers = waiting.popleft().result()
-                    picture_s = answers.picture_s
-                    yield from answers.predictions
-            for future in waiting:
-                yield from future.result().predictions
+            while True:
+                chunk, source_s = _take(source, size)
+                if not chunk:
+                    break
+                if picture_s > THREADS_PAY_S:
+                    pending.append(pool.submit(read_and_predict, chunk))
+                    limit = READ_AHEAD // CHUNK_IMAGES
+                else:  # the session releases the lock: it runs while the next chunk is read here
+                    inputs = self._read_chunk(chunk)
+                    picture_s = inputs.picture_s
+                    pending.append(pool.submit(self._predict_chunk, inputs))
+                    limit = 2
+                is_slow = source_s > 2 * picture_s
+                if is_slow or size == 1:
+                    limit = 1
+                while len(pending) >= limit:
+                    yield from pending.popleft().result()
+                size = 1 if is_slow else min(2 * size, CHUNK_IMAGES)
+            for future in pending:
+                yield from future.result()
 
     def predict_images(
         self, images: NDArray[np.uint8]
@@ -193,36 +243,40 @@ class Predictor:
     def compute_logits(
         self, images: NDArray[np.uint8], *, batch_size: int = CHUNK_IMAGES
     ) -> NDArray[np.float32]:
-        """Return the raw scores of many images, shape (N, classes); see ``predict_images``."""
+        """Return the logits of many images, shape (N, classes), float32; see ``predict_images``.
+
+        Raises:
+            UsageError: ``images`` has another shape or type, or ``batch_size`` is out of its range.
+        """
+        if not 1 <= batch_size <= MAX_BATCH_SIZE:
+            raise UsageError(f"batch_size: expected 1 to {MAX_BATCH_SIZE:,}, got {batch_size}")
         return self._run("logits", images, batch_size)
 
-    def _predict_chunk(self, pictures: list[Picture]) -> _Answers:
-        return self._answer_chunk(self._read_chunk(pictures))
-
-    def _read_chunk(self, pictures: list[Picture]) -> _Chunk:
+    def _read_chunk(self, pictures: Sequence[Picture]) -> _Chunk:
         start = time.thread_time()
         inputs = [_read_or_error(picture, self.info.framing) for picture in pictures]
-        return _Chunk(inputs, (time.thread_time() - start) / len(pictures))
+        return _Chunk(inputs, (time.thread_time() - start) / max(1, len(pictures)))
 
-    def _answer_chunk(self, chunk: _Chunk) -> _Answers:
-        readable = [
-            model_input for model_input in chunk.inputs if isinstance(model_input, ModelInput)
+    def _predict_chunk(self, chunk: _Chunk) -> list[Prediction]:
+        readable = [one for one in chunk.inputs if isinstance(one, ModelInput)]
+        answers = iter(self._classify(readable) if readable else [])
+        return [
+            next(answers)
+            if isinstance(one, ModelInput)
+            else Prediction.from_error(str(one), self.provider)
+            for one in chunk.inputs
         ]
-        answers = iter(self._answer(readable) if readable else [])
-        predictions = [
-            next(answers) if isinstance(model_input, ModelInput) else self._error(model_input)
-            for model_input in chunk.inputs
-        ]
-        return _Answers(predictions, chunk.picture_s)
 
-    def _answer(self, inputs: list[ModelInput]) -> list[Prediction]:
-        """Classify what was read of several pictures, as one batch."""
-        images = np.stack([model_input.image for model_input in inputs])
+    def _classify(self, inputs: list[ModelInput]) -> list[Prediction]:
+        """Classify the model inputs of several pictures as one batch."""
+        images = np.stack([one.image for one in inputs])
         labels, probabilities = self.predict_images(images)
         rows = zip(inputs, labels.tolist(), probabilities.tolist(), strict=True)
-        return [self._judge(model_input, label, row) for model_input, label, row in rows]
+        return [self._to_prediction(one, label, row) for one, label, row in rows]
 
-    def _judge(self, model_input: ModelInput, label: int, probabilities: list[float]) -> Prediction:
+    def _to_prediction(
+        self, model_input: ModelInput, label: int, probabilities: list[float]
+    ) -> Prediction:
         confidence, reason = probabilities[label], model_input.reason
         if reason is None and confidence < self.info.rejection_threshold:
             reason = "not a digit"
@@ -240,28 +294,30 @@ class Predictor:
             image=model_input.image,
         )
 
-    def _error(self, error: PictureError) -> Prediction:
-        nothing = (None, None, None, None, None)
-        return Prediction("error", *nothing, str(error), self.provider, None)
-
     def _run(self, output: str, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
         if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
-            raise UsageError(f"want uint8 images (N, 28, 28), got {images.dtype} {images.shape}")
+            raise UsageError(
+                f"expected images of shape (N, 28, 28), uint8, got {images.shape}, {images.dtype}"
+            )
         session = self.session
-        chunks = [
+        batches = [
             run_session(session, output, images[start : start + batch_size])
             for start in range(0, len(images), batch_size)
         ]
-        if len(chunks) == 1:
-            return chunks[0]
+        if len(batches) == 1:
+            return batches[0]
         empty = np.empty((0, len(self.info.class_names)), np.float32)
-        return np.concatenate(chunks) if chunks else empty
+        return np.concatenate(batches) if batches else empty
 
 
-def _split(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
-    rest = iter(pictures)
-    while chunk := list(itertools.islice(rest, CHUNK_IMAGES)):
-        yield chunk
+def _take(source: Iterator[Picture], size: int) -> tuple[list[Picture], float]:
+    """Take up to ``size`` pictures; return them and the seconds that one took on average."""
+    start, chunk = time.perf_counter(), list[Picture]()
+    for picture in source:
+        chunk.append(picture)
+        if len(chunk) >= size or time.perf_counter() - start > MAX_CHUNK_S:
+            break
+    return chunk, (time.perf_counter() - start) / max(1, len(chunk))
 
 
 def _read_or_error(picture: Picture, framing: str) -> ModelInput | PictureError:

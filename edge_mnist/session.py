@@ -1,6 +1,9 @@
-"""Opening onnxruntime sessions, with a provider that really runs, or an error."""
+"""onnxruntime sessions on a provider that really runs, or an error."""
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,7 +16,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-SILENT = 4  # onnxruntime's severity "fatal": what goes wrong reaches the user as our error
+SILENT = 4  # onnxruntime's severity "fatal": its failures are raised as errors of this package
+MAX_THREADS = 256  # a session with ten thousand is granted, and takes the machine down
 
 
 def open_session(
@@ -24,17 +28,17 @@ def open_session(
     Args:
         model: The content of an .onnx file.
         provider: ``cpu``, ``cuda``, or ``auto``: CUDA where it really runs, else the CPU.
-        threads: Threads within one operator; EDGE_MNIST_THREADS or 1 if None.
+        threads: Threads within one operator, 1 to ``MAX_THREADS``; EDGE_MNIST_THREADS or 1 if None.
 
     Raises:
-        UsageError: There is no such provider.
+        UsageError: There is no such provider, or the number of threads is out of its range.
         ProviderError: CUDA was asked for and does not really run.
         ModelError: onnxruntime cannot open the model.
         MissingPackageError: onnxruntime is not installed.
     """
     if provider not in ("auto", *PROVIDERS):
         raise UsageError(f"no provider named {provider!r}; there are: auto, cpu, cuda")
-    n_threads = threads if threads is not None else _threads_wished()
+    n_threads = _check_threads(threads)
     if provider == "cpu":
         return _open_cpu(model, n_threads)
     try:
@@ -91,22 +95,44 @@ def import_onnxruntime() -> Any:
         MissingPackageError: It is not installed.
     """
     try:
-        import onnxruntime
+        with _without_telemetry():
+            import onnxruntime
     except ImportError as error:
         raise MissingPackageError(
             f"onnxruntime cannot be imported ({error}); install 'edge-mnist[cpu]' or "
             "'edge-mnist[gpu]'"
         ) from error
     onnxruntime.set_default_logger_severity(SILENT)
-    onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 
-def _threads_wished() -> int:
-    wish = os.environ.get("EDGE_MNIST_THREADS") or "1"
-    if not wish.isdecimal():
-        raise UsageError(f"EDGE_MNIST_THREADS={wish}: want a number of threads")
-    return int(wish)
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Set ORT_DISABLE_TELEMETRY while onnxruntime is imported, unless the application has set it.
+
+    Its telemetry starts at the import and writes a device id and a database of events into the
+    user's cache folder; ``disable_telemetry_events()`` afterwards is too late.
+    """
+    name = "ORT_DISABLE_TELEMETRY"
+    if "onnxruntime" in sys.modules or name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _check_threads(threads: int | None) -> int:
+    """Return the number of threads to use; None takes EDGE_MNIST_THREADS, or 1."""
+    if threads is not None:
+        source, text = "threads", str(threads)
+    else:
+        source, text = "EDGE_MNIST_THREADS", os.environ.get("EDGE_MNIST_THREADS") or "1"
+    if not (text.isdecimal() and 1 <= int(text) <= MAX_THREADS):
+        raise UsageError(f"{source}: expected a number from 1 to {MAX_THREADS}, got {text}")
+    return int(text)
 
 
 def _options(threads: int) -> "onnxruntime.SessionOptions":

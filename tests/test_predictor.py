@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-import edge_mnist as door
+import edge_mnist
 from edge_mnist.errors import ModelError, ProviderError, UsageError
 from edge_mnist.export.golden import draw_digit
 from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, find_model, shipped_folder
@@ -45,9 +46,9 @@ def change(source: Path, target: Path, **what: object) -> Path:
 
 
 def test_the_door() -> None:
-    assert door.Predictor is Predictor
-    assert door.__version__
-    assert set(door.__all__) <= {*dir(door), "Predictor", "Prediction", "__version__"}
+    assert edge_mnist.Predictor is Predictor
+    assert edge_mnist.__version__
+    assert set(edge_mnist.__all__) <= {*dir(door), "Predictor", "Prediction", "__version__"}
 
 
 def test_the_shipped_model_reads_drawings(
@@ -106,6 +107,56 @@ def test_many_pictures_are_read_lazily(drawings: list[Path]) -> None:
         assert next(answers).digit == 0
     assert taken <= 2 * READ_AHEAD
     answers.close()  # type: ignore[attr-defined]
+
+
+def test_a_slow_source_gets_each_answer_before_its_next_picture(drawings: list[Path]) -> None:
+    """As a camera does; its pictures are large enough for threads."""
+    sheet = np.asarray(Image.open(drawings[3]).resize((500, 500)))
+    answered: list[int] = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for number in range(12):
+            assert len(answered) == number
+            time.sleep(0.3)
+            yield sheet
+
+    for number, answer in enumerate(Predictor(SHIPPED).predict_many(camera())):
+        assert answer.digit == 3
+        answered.append(number)
+    assert len(answered) == 12
+
+
+def test_the_first_answer_does_not_wait_for_a_second_picture(drawings: list[Path]) -> None:
+    asked = 0
+
+    def source() -> Iterator[Path]:
+        nonlocal asked
+        for path in drawings:
+            asked += 1
+            yield path
+
+    answers = Predictor(SHIPPED).predict_many(source())
+    assert next(answers).digit == 0
+    assert asked == 1
+    assert [answer.digit for answer in answers] == list(range(1, 10))
+
+
+def test_predictions_are_compared_by_value(drawings: list[Path]) -> None:
+    predictor = Predictor(SHIPPED)
+    first, second = (predictor.predict(drawings[4]) for _ in range(2))
+    assert first == second
+    assert len({first, second, predictor.predict(drawings[5])}) == 2
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10_000])
+def test_threads_are_bounded(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"threads: expected a number from 1 to 256"):
+        Predictor(SHIPPED, threads=threads)
+    monkeypatch.setenv("EDGE_MNIST_THREADS", str(threads))
+    with pytest.raises(UsageError, match=r"EDGE_MNIST_THREADS: expected a number from 1 to 256"):
+        Predictor(SHIPPED)
+    with pytest.raises(UsageError, match="batch_size"):
+        Predictor(SHIPPED, threads=1).compute_logits(np.zeros((1, 28, 28), np.uint8), batch_size=0)
 
 
 def test_what_is_no_digit_is_rejected(tmp_path: Path) -> None:
@@ -170,7 +221,7 @@ def test_an_io_binding_gives_the_same_answers(digits: Dataset) -> None:
 def test_images_of_another_form(exports: Path) -> None:
     predictor = Predictor(exports)
     for array in (np.zeros((28, 28), np.uint8), np.zeros((1, 28, 28), np.float32)):
-        with pytest.raises(UsageError, match="want uint8 images"):
+        with pytest.raises(UsageError, match="expected images"):
             predictor.predict_images(array)  # type: ignore[arg-type]
 
 
@@ -182,7 +233,8 @@ def test_where_the_model_comes_from(
     (tmp_path / "exports").mkdir()
     assert find_model() == SHIPPED / FLOAT32_NAME
     shutil.copy(exports / FLOAT32_NAME, tmp_path / "exports")
-    assert find_model() == Path("exports") / FLOAT32_NAME
+    assert find_model() == SHIPPED / FLOAT32_NAME  # an application runs in any folder
+    assert find_model(prefer_exports=True) == Path("exports") / FLOAT32_NAME
     monkeypatch.setenv("EDGE_MNIST_MODEL", str(exports / INT8_NAME))
     assert find_model() == exports / INT8_NAME
     assert find_model(exports) == exports / FLOAT32_NAME

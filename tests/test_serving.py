@@ -24,7 +24,6 @@ from conftest import Command
 from PIL import Image, ImageDraw
 
 from edge_mnist import Predictor
-from edge_mnist.cli.predict import Item
 from edge_mnist.export.golden import draw_digit
 
 PNG = {"content-type": "image/png"}
@@ -135,7 +134,7 @@ def as_library(files: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
         seen = predictor.predict_many(content for _, content in files)
         names = predictor.info.class_names
         items = [
-            Item(name, prediction, prediction.error).to_dict(names)
+            {"path": name, **prediction.to_dict(names)}
             for (name, _), prediction in zip(files, seen, strict=True)
         ]
     known: list[dict[str, Any]] = json.loads(json.dumps(items))

@@ -74,6 +74,13 @@ def _root(
     """From handwritten digits to a model that runs at the edge."""
 
 
+def find_command_model(name: str | None) -> Path:
+    """Return the model file that a command uses: unlike the library, it looks into ./exports."""
+    from edge_mnist.model_file import find_model
+
+    return find_model(name, prefer_exports=True)
+
+
 def need(module: str, install: str) -> None:
     """Stop early, with the way out, where an optional part is missing."""
     from importlib.util import find_spec

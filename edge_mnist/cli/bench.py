@@ -18,7 +18,7 @@ from edge_mnist.errors import UsageError
 
 @app.command()
 def bench(
-    models: Annotated[list[Path] | None, typer.Argument(help=MODEL_HELP)] = None,
+    models: Annotated[list[str] | None, typer.Argument(help=MODEL_HELP)] = None,
     against: Annotated[
         list[Path] | None, typer.Option(help="Any other image classifier's .onnx file; repeat.")
     ] = None,
@@ -41,12 +41,13 @@ def bench(
     if plot:
         need("matplotlib", "edge-mnist[train]")
     from edge_mnist.files import write_atomically
+    from edge_mnist.model_file import find_models
     from edge_mnist.validation import benchmark
 
     base = benchmark.read_report(compare) if compare else None
     share = benchmark.parse_share(max_regression)
     report = benchmark.run_benchmark(
-        models,
+        find_models(models, prefer_exports=True),
         against=against or (),
         provider=provider or "auto",
         threads=threads,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edge_mnist.cli.app import MODEL_HELP, Json, app, print_json
+from edge_mnist.cli.app import MODEL_HELP, Json, app, find_command_model, print_json
 
 
 @app.command()
@@ -13,9 +13,9 @@ def info(
     model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None, as_json: Json = False
 ) -> None:
     """Print what a model file says of itself."""
-    from edge_mnist.model_file import check_contract, find_model, read_model
+    from edge_mnist.model_file import check_contract, read_model
 
-    file = read_model(find_model(model))
+    file = read_model(find_command_model(model))
     metadata = dict(check_contract(file).metadata)
     known = {"path": str(file.path), "sha256": file.sha256, "size_bytes": file.size_bytes}
     if as_json:

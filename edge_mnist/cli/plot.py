@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from edge_mnist.cli.app import DataDir, Json, Offline, app, need, print_json
+from edge_mnist.cli.app import DataDir, Json, Offline, app, find_command_model, need, print_json
 
 
 @app.command()
 def plot(
     paths: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             help="Model files, folders written by export, run folders. [env: EDGE_MNIST_MODEL] "
             "[default: ./exports, else the shipped model]"
@@ -27,7 +27,9 @@ def plot(
     need("matplotlib", "edge-mnist[train]")
     from edge_mnist.plots.plot import plot as plot_files
 
-    pictures = plot_files(paths, folder=output, data_dir=data_dir, offline=offline)
+    pictures = plot_files(
+        paths or [find_command_model(None)], folder=output, data_dir=data_dir, offline=offline
+    )
     if as_json:
         print_json(dataclasses.asdict(pictures))
     else:

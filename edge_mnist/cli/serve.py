@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edge_mnist.cli.app import MODEL_HELP, Provider, app, need
+from edge_mnist.cli.app import MODEL_HELP, Provider, app, find_command_model, need
 
 Bytes = Annotated[int, typer.Option(min=1, help="Bytes of a request's body; more is 413.")]
 Pixels = Annotated[
@@ -75,5 +75,7 @@ def serve(
     key = os.environ.get(KEY_VARIABLE) or None
     origins = tuple(allow_origin or ())
     n_workers = workers or min(count_cores(), MAX_WORKERS)
-    settings = Settings(model, provider, accept_all, limits, origins, key, n_workers)
+    settings = Settings(
+        str(find_command_model(model)), provider, accept_all, limits, origins, key, n_workers
+    )
     run_server(settings, host, port, announce=lambda text: print(text, flush=True))

@@ -21,7 +21,7 @@ from edge_mnist.errors import UsageError
 
 @app.command()
 def validate(
-    models: Annotated[list[Path] | None, typer.Argument(help=MODEL_HELP)] = None,
+    models: Annotated[list[str] | None, typer.Argument(help=MODEL_HELP)] = None,
     against: Annotated[
         str | None,
         typer.Option(help="Checkpoint, or 'reference' for the reference.npz beside the model."),
@@ -51,7 +51,7 @@ def validate(
     from edge_mnist.validation.gate import Limits
     from edge_mnist.validation.validate import load_test_data, validate
 
-    paths = find_models(models)
+    paths = find_models(models, prefer_exports=True)
     dataset = None if self_test else load_test_data(paths, data_dir=data_dir, offline=offline)
     limits = Limits(atol=atol, accuracy_lost=max_accuracy_lost)
     report = validate(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edge_mnist.errors import MissingPackageError, ModelError
 from edge_mnist.files import make_folder, write_atomically
 from edge_mnist.model_file import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME, find_model
+from edge_mnist.model_file import locate as locate_model
 from edge_mnist.plots.charts import plot_confusion, plot_curves, plot_reliability
 from edge_mnist.plots.images import plot_filters, plot_mistakes, plot_predictions, plot_samples
 from edge_mnist.predictor import Predictor
@@ -99,7 +100,7 @@ class Pictures:
 
 
 def plot(
-    paths: Sequence[Path] | None, *, folder: Path, data_dir: Path | None, offline: bool
+    paths: Sequence[str | Path] | None, *, folder: Path, data_dir: Path | None, offline: bool
 ) -> Pictures:
     """Draw models and runs: what they read, how well, their filters and how they were trained.
 
@@ -118,7 +119,7 @@ def plot(
     """
     from edge_mnist.training.data import load_dataset
 
-    named = list(dict.fromkeys(paths or [find_model()]))
+    named = list(dict.fromkeys(map(locate_model, paths or [find_model()])))
     found = [locate(path) for path in named]
     load = functools.cache(functools.partial(load_dataset, data_dir=data_dir, offline=offline))
     written: list[str] = []

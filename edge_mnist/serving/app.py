@@ -44,7 +44,7 @@ class Settings:
     """What a server is to serve, and to whom.
 
     Attributes:
-        model: Model file or folder; see ``modelfile.find_model``.
+        model: Model file or folder; see ``model_file.find_model``.
         provider: ``auto``, ``cpu`` or ``cuda``; None for the environment's.
         accept_all: Answer with a digit whatever the picture shows.
         limits: What a request may cost.

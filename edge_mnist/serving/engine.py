@@ -34,7 +34,7 @@ class BatchPredictor(Predictor):
 
     def predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
         """Read a few pictures as one batch; one that cannot be read has status ``error``."""
-        return self._predict_chunk(list(pictures)).predictions
+        return self._predict_chunk(self._read_chunk(pictures))
 
 
 @dataclass(eq=False)

@@ -12,7 +12,6 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from edge_mnist.cli.predict import SCHEMA_VERSION, Item
 from edge_mnist.predictor import Prediction
 from edge_mnist.serving.bodies import Bodies, find_header
 from edge_mnist.serving.engine import Engine, is_small
@@ -21,6 +20,7 @@ from edge_mnist.serving.metrics import Metrics
 from edge_mnist.serving.replies import encode, send_json
 from edge_mnist.serving.uploads import Upload, check_type, split_body
 
+SCHEMA_VERSION = 1
 N_PICTURES = "edge_mnist.pictures"  # the place in a request's scope where the access log looks
 
 
@@ -93,8 +93,8 @@ class Predicting:
         items = []
         for upload, prediction in zip(uploads, predictions, strict=True):
             self._metrics.count_picture(prediction.status)
-            item = Item(upload.name, prediction, prediction.error)
-            known = item.to_dict(self._class_names, wishes.top_k)
+            known = {"path": upload.name}
+            known |= prediction.to_dict(self._class_names, top_k=wishes.top_k)
             if wishes.seen and prediction.image is not None:
                 known["seen"] = base64.b64encode(prediction.image.tobytes()).decode()
             items.append(encode(known))

@@ -303,7 +303,7 @@ class BenchReport:
 
 
 def run_benchmark(
-    models: Sequence[Path] | None = None,
+    models: Sequence[str | Path] | None = None,
     *,
     against: Sequence[Path] = (),
     provider: str = "auto",
@@ -355,7 +355,7 @@ def run_benchmark(
 
 
 def open_subjects(
-    models: Sequence[Path] | None,
+    models: Sequence[str | Path] | None,
     against: Sequence[Path],
     provider: str,
     threads: int,
