@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_mnist import Predictor
 from edge_mnist.cli.predict import predict_paths
-from edge_mnist.export.web import export_web
+from edge_mnist.exporting.web import export_web
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # the tests know how to drive a server and a browser

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from edge_mnist.export.golden import draw_digit
+from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.picture.digit import blur, is_ink_dark, shrink, subtract_sheet
 from edge_mnist.picture.frame import read_picture
 

@@ -58,7 +58,7 @@ def main() -> None:
         example_s = time_example_epoch(dataset)
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            result = train(find_recipe("fast", seed=seed), dataset, folder=Path(folder))
+            result = train(find_recipe("fast", seed=seed), dataset, out=folder).result
             fast_s = time.perf_counter() - start
         accuracies.append(result.test_accuracy)
         ratios.append(fast_s / example_s)

@@ -1,13 +1,19 @@
 """From handwritten digits to a model that runs at the edge.
 
-Importing this package costs milliseconds: everything behind the door is loaded at first use.
+    from edge_mnist import load_dataset, train, export, validate, Predictor
+
+Importing this package takes milliseconds: each name is loaded when it is first used, and only
+training and exporting import PyTorch.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from edge_mnist.errors import (
+    ClusterError,
     DataError,
     EdgeMnistError,
+    GateError,
     MissingPackageError,
     ModelError,
     OutputError,
@@ -18,32 +24,101 @@ from edge_mnist.errors import (
 )
 
 if TYPE_CHECKING:
+    from edge_mnist.exporting.onnx import ExportResult, export
+    from edge_mnist.exporting.triton import TritonResult, export_triton
+    from edge_mnist.exporting.web import WebResult, export_web
     from edge_mnist.predictor import Prediction, Predictor
+    from edge_mnist.training.cross_validation import FoldsResult, cross_validate
+    from edge_mnist.training.data import load_dataset
+    from edge_mnist.training.dataset import Dataset
+    from edge_mnist.training.networks import PixelConvention
+    from edge_mnist.training.recipes import Recipe, find_recipe
+    from edge_mnist.training.run import RunResult, TrainingRun, train
+    from edge_mnist.training.trainer import Progress
+    from edge_mnist.validation.benchmark import BenchReport, bench
+    from edge_mnist.validation.gate import Limits
+    from edge_mnist.validation.validate import ValidationReport, validate
+
+    __version__: str
+
+# Where each name is defined, and the extra that its module needs besides onnxruntime.
+_MODULES = {
+    "exporting.onnx": (("ExportResult", "export"), "train"),
+    "exporting.triton": (("TritonResult", "export_triton"), None),
+    "exporting.web": (("WebResult", "export_web"), None),
+    "predictor": (("Prediction", "Predictor"), None),
+    "training.cross_validation": (("FoldsResult", "cross_validate"), "train"),
+    "training.data": (("load_dataset",), None),
+    "training.dataset": (("Dataset",), None),
+    "training.networks": (("PixelConvention",), "train"),
+    "training.recipes": (("Recipe", "find_recipe"), None),
+    "training.run": (("RunResult", "TrainingRun", "train"), "train"),
+    "training.trainer": (("Progress",), "train"),
+    "validation.benchmark": (("BenchReport", "bench"), None),
+    "validation.gate": (("Limits",), None),
+    "validation.validate": (("ValidationReport", "validate"), None),
+}
+_NAMES = {name: (module, extra) for module, (names, extra) in _MODULES.items() for name in names}
 
 __all__ = [
+    "BenchReport",
+    "ClusterError",
     "DataError",
+    "Dataset",
     "EdgeMnistError",
+    "ExportResult",
+    "FoldsResult",
+    "GateError",
+    "Limits",
     "MissingPackageError",
     "ModelError",
     "OutputError",
     "PictureError",
+    "PixelConvention",
     "Prediction",
     "Predictor",
+    "Progress",
     "ProviderError",
+    "Recipe",
+    "RunResult",
     "TrainingError",
+    "TrainingRun",
+    "TritonResult",
     "UsageError",
+    "ValidationReport",
+    "WebResult",
     "__version__",
+    "bench",
+    "cross_validate",
+    "export",
+    "export_triton",
+    "export_web",
+    "find_recipe",
+    "load_dataset",
+    "train",
+    "validate",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the predictor, or look up the version, when first asked for."""
-    if name in ("Prediction", "Predictor"):
-        from edge_mnist import predictor
-
-        return getattr(predictor, name)
+    """Load a public name, or look up the version, when it is first used."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("edge-mnist")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, extra = _NAMES[name]
+    if extra:
+        from edge_mnist.machine import require_package
+
+        require_package("torch", extra)
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names that can be loaded here, so that ``help()`` works without PyTorch."""
+    from importlib.util import find_spec
+
+    has_torch = find_spec("torch") is not None
+    return [name for name in __all__ if has_torch or not _NAMES.get(name, ("", None))[1]]

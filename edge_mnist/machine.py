@@ -1,10 +1,13 @@
-"""What is known of the machine: processor, cores, driver."""
+"""What is known of the machine: processor, cores, driver, installed packages."""
 
 import ctypes
+import importlib.util
 import os
 import platform
 import sys
 from pathlib import Path
+
+from edge_mnist.errors import MissingPackageError
 
 
 def processor_name() -> str:
@@ -50,3 +53,17 @@ def has_driver() -> bool:
     except OSError:
         return False
     return True
+
+
+def require_package(module: str, extra: str) -> None:
+    """Check that an optional package is installed.
+
+    Args:
+        module: Its importable name.
+        extra: The extra of edge-mnist that installs it.
+
+    Raises:
+        MissingPackageError: It is not installed; names the way to install it.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise MissingPackageError(f"this needs {module}; install 'edge-mnist[{extra}]'")

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from edge_mnist.errors import DataError
-from edge_mnist.export.golden import draw_digit
-from edge_mnist.export.onnx import ExportResult, export
+from edge_mnist.exporting.golden import draw_digit
+from edge_mnist.exporting.onnx import ExportResult, export
 from edge_mnist.files import make_folder, output_errors, write_atomically
-from edge_mnist.model_file import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
 from edge_mnist.plots.images import plot_predictions
 from edge_mnist.predictor import Prediction, Predictor
 from edge_mnist.training.data import load_dataset
@@ -45,11 +44,11 @@ def run_quickstart(
     say: Callable[[str], None] = lambda text: None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> QuickstartResult:
-    """Train a network, export it, prove the exports and read digits with them.
+    """Train a network, export it, validate the files and read digits with them.
 
     Args:
         folder: Where everything goes; an earlier quickstart there is replaced.
-        data_dir: Folder with MNIST's four files; see ``training.data.load_dataset``.
+        data_dir: Folder with MNIST's four files; see ``load_dataset``.
         offline: Never download.
         say: Called with a line about what happens.
         report: Called with the training's progress.
@@ -63,16 +62,16 @@ def run_quickstart(
     dataset = choose_dataset(data_dir, offline=offline, say=say)
     recipe = find_recipe("fast" if dataset.name == "mnist" else None, dataset=dataset.name)
     say(f"training on {dataset.name}: {len(dataset.train_labels):,} images, {recipe.epochs} epochs")
-    run = train(recipe, dataset, folder=folder / "run", report=report)
+    run = train(recipe, dataset, out=folder / "run", overwrite=True, report=report)
     say("exporting, quantising and validating")
     exports = folder / "exports"
-    exported = export(folder / "run" / CHECKPOINT_NAME, dataset, folder=exports, quantize=True)
-    validation = validate([exports / FLOAT32_NAME, exports / INT8_NAME], dataset=dataset)
+    exported = export(run, folder=exports, quantize=True)
+    validation = validate(exports, dataset)
     predictor = Predictor(exports)
     picture = draw_picture(folder / f"drawn-{DRAWN_DIGIT}.png")
     grid = draw_grid(predictor, dataset, folder / "predictions.png")
     prediction = predictor.predict(picture)
-    return QuickstartResult(run, exported, validation, str(picture), prediction, str(grid))
+    return QuickstartResult(run.result, exported, validation, str(picture), prediction, str(grid))
 
 
 def choose_dataset(data_dir: Path | None, *, offline: bool, say: Callable[[str], None]) -> Dataset:

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from edge_mnist.export.golden import draw_digit
-from edge_mnist.export.onnx import export
+from edge_mnist.exporting.golden import draw_digit
+from edge_mnist.exporting.onnx import export
 from edge_mnist.model_file import CHECKPOINT_NAME
 from edge_mnist.training.data import load_dataset
 from edge_mnist.training.dataset import Dataset
@@ -73,7 +73,7 @@ def mnist() -> Dataset:
 def run_folder(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
     """A short training on the digits."""
     folder = tmp_path_factory.mktemp("run")
-    train(find_recipe(dataset="digits", epochs=8), digits, folder=folder)
+    train(find_recipe(dataset="digits", epochs=8), digits, out=folder)
     return folder
 
 

@@ -13,10 +13,10 @@ from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, shipped_folder
 from edge_mnist.validation.benchmark import (
     BenchReport,
     Measured,
+    bench,
     compare_reports,
     parse_share,
     recommend,
-    run_benchmark,
     to_json,
 )
 from edge_mnist.validation.timing import Latency, time_in_turns
@@ -84,7 +84,7 @@ def test_turns_are_taken() -> None:
 def test_every_variant_is_measured(tmp_path: Path, exports: Path) -> None:
     fixed = make_classifier(tmp_path / "fixed.onnx")
     free = make_classifier(tmp_path / "free.onnx", batch="n")
-    found = run_benchmark([exports], against=[fixed, free], batch_sizes=(1, 4))
+    found = bench([exports], against=[fixed, free], batch_sizes=(1, 4))
     by_name = {one.name: one for one in found.models}
     in_torch = f"{FLOAT32_NAME} in PyTorch"
     assert set(by_name) == {FLOAT32_NAME, INT8_NAME, in_torch, "fixed.onnx", "free.onnx"}
@@ -102,7 +102,7 @@ def test_every_variant_is_measured(tmp_path: Path, exports: Path) -> None:
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     other = make_classifier(tmp_path / INT8_NAME)
-    found = run_benchmark([SHIPPED / INT8_NAME], against=[other], batch_sizes=(1,))
+    found = bench([SHIPPED / INT8_NAME], against=[other], batch_sizes=(1,))
     assert [one.name for one in found.models] == [
         f"default/{INT8_NAME}",
         f"{tmp_path.name}/{INT8_NAME}",
@@ -112,10 +112,10 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_what_is_no_classifier(tmp_path: Path) -> None:
     two = make_classifier(tmp_path / "two.onnx", n_inputs=2)
     with pytest.raises(UsageError, match="no image classifier"):
-        run_benchmark([SHIPPED], against=[two])
+        bench([SHIPPED], against=[two])
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(ModelError):
-        run_benchmark([SHIPPED], against=[tmp_path / "text.onnx"])
+        bench([SHIPPED], against=[tmp_path / "text.onnx"])
 
 
 def test_int8_is_not_recommended_where_it_is_slower() -> None:

@@ -215,7 +215,7 @@ def test_one_flow_without_options(
     assert edge_mnist("export").returncode == 3  # nothing trained yet
     done = edge_mnist("train", "--dataset", "digits", "--epochs", "12")
     assert done.returncode == 0, done.stderr
-    assert "next: edge-mnist export --quantize" in done.stderr
+    assert "next: edge-mnist export runs/digits --quantize" in done.stderr
     done = edge_mnist("export", "--quantize", "--max-accuracy-lost", "0.02")
     assert done.returncode == 0, done.stderr
     assert "next: edge-mnist validate exports" in done.stderr

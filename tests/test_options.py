@@ -10,7 +10,7 @@ from conftest import LIMITS
 from torch import nn
 
 from edge_mnist.errors import ModelError, UsageError
-from edge_mnist.export.onnx import export
+from edge_mnist.exporting.onnx import export
 from edge_mnist.model_file import CHECKPOINT_NAME
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.checkpoint import load_checkpoint
@@ -39,7 +39,7 @@ def test_every_network_goes_to_int8(network: str, digits: Dataset, tmp_path: Pat
         pixel_mean=0.5,
         pixel_std=0.5,
     )
-    result = train(recipe, digits, folder=tmp_path / "run")
+    result = train(recipe, digits, out=tmp_path / "run")
     assert result.test_accuracy > 0.3
     checkpoint = tmp_path / "run" / CHECKPOINT_NAME
     export(checkpoint, digits, folder=tmp_path / "out", quantize=True, limits=LIMITS)
@@ -185,5 +185,5 @@ def test_classic_recipes_are_as_published() -> None:
 
 def test_a_checkpoint_keeps_every_option(digits: Dataset, tmp_path: Path) -> None:
     recipe = dataclasses.replace(SHORT, epochs=1, network="residual", dropout=0.2, optimizer="sgd")
-    train(recipe, digits, folder=tmp_path)
+    train(recipe, digits, out=tmp_path)
     assert load_checkpoint(tmp_path / CHECKPOINT_NAME).recipe == recipe

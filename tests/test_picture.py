@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from edge_mnist.errors import PictureError
-from edge_mnist.export.golden import draw_digit
+from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.picture.decode import MAX_BYTES
 from edge_mnist.picture.frame import read_picture
 from edge_mnist.predictor import Predictor

@@ -17,7 +17,7 @@ from PIL import Image
 
 import edge_mnist
 from edge_mnist.errors import ModelError, ProviderError, UsageError
-from edge_mnist.export.golden import draw_digit
+from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, find_model, shipped_folder
 from edge_mnist.predictor import READ_AHEAD, Predictor
 from edge_mnist.session import run_bound
@@ -45,10 +45,10 @@ def change(source: Path, target: Path, **what: object) -> Path:
     return target
 
 
-def test_the_door() -> None:
+def test_public_names() -> None:
     assert edge_mnist.Predictor is Predictor
     assert edge_mnist.__version__
-    assert set(edge_mnist.__all__) <= {*dir(door), "Predictor", "Prediction", "__version__"}
+    assert set(edge_mnist.__all__) <= {*dir(edge_mnist), "Predictor", "Prediction", "__version__"}
 
 
 def test_the_shipped_model_reads_drawings(

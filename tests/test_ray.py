@@ -16,7 +16,7 @@ from conftest import Command
 from PIL import Image
 
 from edge_mnist.errors import DataError, OutputError
-from edge_mnist.export.golden import draw_digit
+from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.predictor import Predictor
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'edge-mnist[ray]'")

@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_mnist.export.golden import draw_golden_images
-from edge_mnist.export.graph import Quantization, attach_contract, export_body, quantize_body
+from edge_mnist.exporting.golden import draw_golden_images
+from edge_mnist.exporting.graph import Quantization, attach_contract, export_body, quantize_body
 from edge_mnist.model_file import shipped_folder
 from edge_mnist.training.checkpoint import load_checkpoint, load_network
 from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.networks import PixelConvention
 
 SHIPPED = shipped_folder()
 INT8_FILES = sorted(SHIPPED.glob("**/model.int8.onnx"))
@@ -102,12 +103,16 @@ def test_shipped_files_answer_alike_without_vnni(path: Path) -> None:
 
 
 def test_all_eight_bits_would_saturate(run_folder: Path, digits: Dataset) -> None:
-    body = export_body(load_network(load_checkpoint(run_folder / "checkpoint.safetensors")))
+    body = export_body(
+        load_network(load_checkpoint(run_folder / "checkpoint.safetensors")), PixelConvention()
+    )
     calibration = digits.train_images[:200]
     saturated = {}
     for reduce_range in (True, False):
         settings = Quantization(reduce_range=reduce_range)
-        model = attach_contract(quantize_body(body, calibration, settings), {})
+        model = attach_contract(
+            quantize_body(body, calibration, settings, scale=1 / 255), {}, scale=1 / 255
+        )
         saturated[reduce_range] = count_saturated(model, digits.test_images[:40])
     assert saturated[True] == 0
     assert saturated[False] > 0

@@ -24,7 +24,7 @@ from conftest import Command
 from PIL import Image, ImageDraw
 
 from edge_mnist import Predictor
-from edge_mnist.export.golden import draw_digit
+from edge_mnist.exporting.golden import draw_digit
 
 PNG = {"content-type": "image/png"}
 

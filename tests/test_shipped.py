@@ -45,7 +45,7 @@ def test_files_and_manifest_agree(name: str) -> None:
 @each_model
 def test_self_test(name: str) -> None:
     folder = FOLDERS[name]
-    assert validate([folder / FLOAT32_NAME, folder / INT8_NAME], dataset=None).passed
+    assert validate([folder / FLOAT32_NAME, folder / INT8_NAME], self_test=True).passed
 
 
 @each_model

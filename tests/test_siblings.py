@@ -17,7 +17,7 @@ from PIL import Image
 
 from edge_mnist import Predictor
 from edge_mnist.errors import DataError
-from edge_mnist.export.golden import draw_golden_images
+from edge_mnist.exporting.golden import draw_golden_images
 from edge_mnist.training import siblings
 from edge_mnist.training.data import DATASETS, load_dataset
 from edge_mnist.training.download import cache_folder

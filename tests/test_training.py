@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from edge_mnist.errors import ModelError, ProviderError, TrainingError, UsageError
 from edge_mnist.model_file import CHECKPOINT_NAME
-from edge_mnist.training import trainer as loop
+from edge_mnist.training import trainer
 from edge_mnist.training.augmentation import KINDS, change_shape, change_tone
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.dataset import Dataset, split_stratified
@@ -45,17 +45,10 @@ def test_a_run_folder_holds_everything(run_folder: Path) -> None:
     names = {path.name for path in run_folder.iterdir()}
     assert names == {
         CHECKPOINT_NAME,
-        "confusion.png",
-        "curves.png",
         "environment.json",
-        "filters.png",
         "history.jsonl",
-        "mistakes.png",
-        "predictions.png",
         "recipe.json",
-        "reliability.png",
         "result.json",
-        "samples.png",
     }
     lines = (run_folder / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 9))
@@ -64,21 +57,21 @@ def test_a_run_folder_holds_everything(run_folder: Path) -> None:
 
 
 def test_mnist_in_one_epoch(mnist: Dataset, tmp_path: Path) -> None:
-    result = train(find_recipe("fast", epochs=1), mnist, folder=tmp_path)
+    result = train(find_recipe("fast", epochs=1), mnist, out=tmp_path)
     assert result.test_accuracy > 0.97
 
 
 def test_equal_recipes_give_equal_weights(digits: Dataset, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         recipe = dataclasses.replace(SHORT, epochs=1, seed=seed)
-        train(recipe, digits, folder=tmp_path / name)
+        train(recipe, digits, out=tmp_path / name)
     assert weights_of(tmp_path / "a") == weights_of(tmp_path / "b") != weights_of(tmp_path / "c")
 
 
 def test_resume_after_kill_ends_with_the_same_weights(
     digits: Dataset, tmp_path: Path, edge_mnist: Command
 ) -> None:
-    train(SHORT, digits, folder=tmp_path / "whole")
+    train(SHORT, digits, out=tmp_path / "whole")
     args = ("--dataset", "digits", "--epochs", "4", "--out", "killed")
     command = [sys.executable, "-m", "edge_mnist", "train", *args]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
@@ -97,20 +90,22 @@ def test_resume_after_kill_ends_with_the_same_weights(
 
 
 def test_resume_of_a_run_killed_in_its_first_epoch(digits: Dataset, tmp_path: Path) -> None:
-    train(SHORT, digits, folder=tmp_path / "whole")
+    train(SHORT, digits, out=tmp_path / "whole")
     (tmp_path / "early").mkdir()
     (tmp_path / "early" / "recipe.json").write_text(SHORT.to_json())
     recipe, folder = plan_run(None, {}, folder=tmp_path / "early", resume=True)
-    train(recipe, digits, folder=folder, resume=True)
+    train(recipe, digits, out=folder, resume=True)
     assert weights_of(tmp_path / "early") == weights_of(tmp_path / "whole")
 
 
-def test_resume_refuses_what_it_cannot_go_on_with(run_folder: Path, digits: Dataset) -> None:
-    with pytest.raises(UsageError, match="seed 0; it cannot go on as 5"):
+def test_resume_refuses_what_it_cannot_continue_with(run_folder: Path, digits: Dataset) -> None:
+    with pytest.raises(UsageError, match="seed 0; it cannot continue with 5"):
         plan_run(None, {"seed": 5}, folder=run_folder, resume=True)
     recipe, folder = plan_run(None, {}, folder=run_folder, resume=True)
+    with pytest.raises(UsageError, match="seed 0; it cannot continue with 1"):
+        plan_run(None, {"seed": 1}, folder=run_folder, resume=True)
     with pytest.raises(UsageError, match="finished"):
-        train(recipe, digits, folder=folder, resume=True)
+        train(recipe, digits, out=folder, resume=True)
     with pytest.raises(UsageError, match="--resume"):
         plan_run(None, {}, folder=run_folder, resume=False)
 
@@ -125,27 +120,27 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        loop, "scale_rate", lambda recipe, *, epoch, done: done if done < 0.6 else 1e38
+        trainer, "scale_rate", lambda recipe, *, epoch, done: done if done < 0.6 else 1e38
     )
     with pytest.raises(TrainingError, match="not finite in epoch 3"):
-        train(SHORT, digits, folder=tmp_path)
+        train(SHORT, digits, out=tmp_path)
     checkpoint = load_checkpoint(tmp_path / CHECKPOINT_NAME)
     assert checkpoint.epoch == 2
     assert all(torch.isfinite(weight).all() for weight in checkpoint.weights.values())
 
 
-def test_temperature_improves_the_loss_and_is_folded_in(run_folder: Path, digits: Dataset) -> None:
+def test_temperature_improves_the_loss(run_folder: Path, digits: Dataset) -> None:
     checkpoint = load_checkpoint(run_folder / CHECKPOINT_NAME)
-    plain = dataclasses.replace(checkpoint, temperature=1.0)
     _, rows = split_stratified(digits.train_labels, share=checkpoint.recipe.validation_share)
     labels = torch.from_numpy(digits.train_labels[rows])
+    network, temperature = load_network(checkpoint), checkpoint.calibration.temperature
     logits = [
-        torch.from_numpy(compute_logits(load_network(one), digits.train_images[rows]))
-        for one in (plain, checkpoint)
+        torch.from_numpy(compute_logits(network, digits.train_images[rows], temperature=one))
+        for one in (1.0, temperature)
     ]
     losses = [float(torch.nn.functional.cross_entropy(one, labels)) for one in logits]
     assert losses[1] < losses[0]
-    torch.testing.assert_close(logits[0], logits[1] * checkpoint.temperature)
+    torch.testing.assert_close(logits[0], logits[1] * temperature)
 
 
 def test_learning_rate_rises_and_falls() -> None:
@@ -228,7 +223,7 @@ def test_cuda_where_there_is_none() -> None:
 def test_training_on_the_gpu(digits: Dataset, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    result = train(SHORT, digits, folder=tmp_path, device=torch.device("cuda"))
+    result = train(SHORT, digits, out=tmp_path, device="cuda").result
     assert math.isfinite(result.validation_accuracy)
     assert result.test_accuracy > 0.8
 
@@ -260,7 +255,7 @@ def test_a_training_with_outliers_is_unsure_of_them(digits: Dataset, tmp_path: P
     confidences = {}
     for share in (0.0, 0.3):
         recipe = dataclasses.replace(SHORT, outlier_share=share)
-        train(recipe, digits, folder=tmp_path / str(share))
+        train(recipe, digits, out=tmp_path / str(share))
         network = load_network(load_checkpoint(tmp_path / str(share) / CHECKPOINT_NAME))
         outliers = draw_outliers(digits.train_images, 200, seed=99)
         logits = torch.from_numpy(compute_logits(network, outliers))
@@ -307,14 +302,14 @@ def test_a_student_learns_what_its_teacher_says(
     recipe = dataclasses.replace(
         SHORT, epochs=8, teacher=str(exports / "model.onnx"), teacher_share=1.0
     )
-    result = train(recipe, nonsense, folder=tmp_path)
+    result = train(recipe, nonsense, out=tmp_path)
     assert result.test_accuracy > 0.85
 
 
 def test_a_missing_teacher_is_named(digits: Dataset, tmp_path: Path) -> None:
     recipe = dataclasses.replace(SHORT, teacher="nobody.onnx")
     with pytest.raises(ModelError, match=r"nobody\.onnx.*--teacher none"):
-        train(recipe, digits, folder=tmp_path)
+        train(recipe, digits, out=tmp_path)
 
 
 def test_any_number_of_a_recipe_can_be_set() -> None:
@@ -351,11 +346,9 @@ def test_a_run_killed_before_its_result_was_written_gets_it(
     digits: Dataset, tmp_path: Path
 ) -> None:
     recipe = dataclasses.replace(SHORT, epochs=1)
-    train(recipe, digits, folder=tmp_path)
+    train(recipe, digits, out=tmp_path)
     result = (tmp_path / "result.json").read_text()
-    for name in ("result.json", "curves.png"):
-        (tmp_path / name).unlink()
+    (tmp_path / "result.json").unlink()
     plan, folder = plan_run(None, {}, folder=tmp_path, resume=True)
-    train(plan, digits, folder=folder, resume=True)
+    train(plan, digits, out=folder, resume=True)
     assert (tmp_path / "result.json").read_text() == result
-    assert (tmp_path / "curves.png").exists()

@@ -9,7 +9,7 @@ import pytest
 from conftest import Command
 
 from edge_mnist.errors import ModelError, OutputError
-from edge_mnist.export.triton import export_triton
+from edge_mnist.exporting.triton import add_model, export_triton
 from edge_mnist.model_file import find_model, shipped_folder
 
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
@@ -31,7 +31,7 @@ def describe(tensors: Any) -> list[tuple[str, str, list[int]]]:
 @pytest.mark.parametrize("name", ["default", "default/model.int8.onnx", "nano"])
 def test_the_configuration_says_what_the_file_says(name: str, tmp_path: Path) -> None:
     source = find_model(name)
-    made = export_triton(source, tmp_path)
+    (made,) = export_triton([source], tmp_path).models
     folder = tmp_path / made.name
     assert made.folder == str(folder)
     assert (folder / "1" / "model.onnx").read_bytes() == source.read_bytes()
@@ -54,7 +54,7 @@ def test_the_configuration_says_what_the_file_says(name: str, tmp_path: Path) ->
 
 
 def test_batches_instances_and_warm_up(tmp_path: Path) -> None:
-    made = export_triton(find_model("nano"), tmp_path)
+    (made,) = export_triton([find_model("nano")], tmp_path).models
     assert made.name == "edge-mnist-nano"
     config = read_config(tmp_path / made.name)
     assert config.max_batch_size >= max(config.dynamic_batching.preferred_batch_size) > 1
@@ -81,7 +81,7 @@ def test_other_classes_are_read_from_the_file(tmp_path: Path) -> None:
         output.type.tensor_type.shape.dim[1].dim_value = len(names)
     path = tmp_path / "two.onnx"
     path.write_bytes(model.SerializeToString())
-    made = export_triton(path, tmp_path / "repository", name="two-classes")
+    made = add_model(path, tmp_path / "repository", name="two-classes")
     folder = tmp_path / "repository" / "two-classes"
     assert made.name == "two-classes"
     assert [list(one.dims) for one in read_config(folder).output] == [[2], [2]]
@@ -94,13 +94,13 @@ def test_foreign_files_stay(tmp_path: Path) -> None:
     foreign.parent.mkdir()
     foreign.write_text('name: "mine"\n')
     with pytest.raises(OutputError, match="--overwrite"):
-        export_triton(source, tmp_path)
+        export_triton([source], tmp_path)
     assert [path.name for path in foreign.parent.iterdir()] == ["config.pbtxt"]
-    export_triton(source, tmp_path, overwrite=True)
-    export_triton(source, tmp_path)  # our own files may be replaced
+    export_triton([source], tmp_path, overwrite=True)
+    export_triton([source], tmp_path)  # our own files may be replaced
     assert read_config(foreign.parent).name == "edge-mnist-nano"
     with pytest.raises(ModelError):
-        export_triton(source, tmp_path, name="../out")
+        add_model(source, tmp_path, name="../out")
 
 
 def test_the_command_takes_exported_models(edge_mnist: Command, tmp_path: Path) -> None:

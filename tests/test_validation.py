@@ -15,6 +15,7 @@ from edge_mnist.model_file import (
     INT8_NAME,
     REFERENCE_NAME,
     find_models,
+    read_model,
     shipped_folder,
 )
 from edge_mnist.training.dataset import Dataset
@@ -80,17 +81,17 @@ def test_a_spoilt_int8_file_fails(exports: Path, digits: Dataset, tmp_path: Path
     assert [check.name for check in report.models[0].checks if not check.passed] == [
         "accuracy lost by int8"
     ]
-    assert not validate([tmp_path / INT8_NAME], dataset=None).passed
+    assert not validate([tmp_path / INT8_NAME], self_test=True).passed
 
 
 def test_self_test_needs_neither_data_nor_torch(exports: Path, tmp_path: Path) -> None:
     copy_exports(exports, tmp_path, FLOAT32_NAME, INT8_NAME, REFERENCE_NAME)
-    report = validate([tmp_path / FLOAT32_NAME, tmp_path / INT8_NAME], dataset=None)
+    report = validate([tmp_path / FLOAT32_NAME, tmp_path / INT8_NAME], self_test=True)
     assert report.passed
     assert all(model.accuracy is None for model in report.models)
     assert all(model.reference.startswith("reference.npz") for model in report.models)
     spoil_weights(tmp_path / FLOAT32_NAME, 1.01)
-    assert not validate([tmp_path / FLOAT32_NAME], dataset=None).passed
+    assert not validate([tmp_path / FLOAT32_NAME], self_test=True).passed
 
 
 def test_a_reference_of_other_weights_is_refused(exports: Path, tmp_path: Path) -> None:
@@ -99,13 +100,13 @@ def test_a_reference_of_other_weights_is_refused(exports: Path, tmp_path: Path) 
         changed = {**arrays, "weights_sha256": np.array("0" * 64)}
     np.savez(tmp_path / REFERENCE_NAME, **changed)
     with pytest.raises(ModelError, match="other weights"):
-        validate([tmp_path / FLOAT32_NAME], dataset=None)
+        validate([tmp_path / FLOAT32_NAME], self_test=True)
     (tmp_path / REFERENCE_NAME).write_bytes(b"PK\x03\x04 broken")
     with pytest.raises(ModelError, match="damaged"):
-        validate([tmp_path / FLOAT32_NAME], dataset=None)
+        validate([tmp_path / FLOAT32_NAME], self_test=True)
     (tmp_path / REFERENCE_NAME).unlink()
     with pytest.raises(ModelError, match="no reference"):
-        validate([tmp_path / FLOAT32_NAME], dataset=None)
+        validate([tmp_path / FLOAT32_NAME], self_test=True)
 
 
 def test_a_checkpoint_of_another_run_is_refused(exports: Path, digits: Dataset) -> None:
@@ -113,7 +114,7 @@ def test_a_checkpoint_of_another_run_is_refused(exports: Path, digits: Dataset) 
     with pytest.raises(ModelError, match="other weights"):
         validate([exports / FLOAT32_NAME], dataset=digits, against=other)
     with pytest.raises(UsageError, match="self-test"):
-        validate([exports / FLOAT32_NAME], dataset=None, against=other)
+        validate([exports / FLOAT32_NAME], self_test=True, against=other)
 
 
 def test_the_command_exits_1_and_says_so_in_json(
@@ -142,8 +143,8 @@ def test_a_model_that_does_not_say_its_data_set(exports: Path, tmp_path: Path) -
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(UsageError, match="does not say what it was trained on"):
-        load_test_data([path], data_dir=None, offline=True)
+    with pytest.raises(UsageError, match="does not name its data set"):
+        load_test_data([read_model(path)], offline=True)
 
 
 def test_which_models_are_meant(

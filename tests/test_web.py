@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from web_pictures import CASES, REASONS, write_pictures
 
 from edge_mnist.errors import MissingPackageError, ModelError, OutputError
-from edge_mnist.export.web import PAGE, choose_model, export_web, read_page
+from edge_mnist.exporting.web import PAGE, choose_model, export_web, read_page
 from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, shipped_folder
 from edge_mnist.picture.frame import ModelInput, read_picture
 from edge_mnist.predictor import Prediction, Predictor
@@ -196,7 +196,7 @@ def test_the_command(edge_mnist: Command, site: Path, tmp_path: Path) -> None:
 
 def test_it_needs_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, edge_mnist.export.web\n"
+        "import sys, edge_mnist.exporting.web\n"
         "print({'torch', 'onnx', 'onnxruntime'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from edge_mnist.export.golden import draw_digit
+from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.picture.frame import read_picture
 
 CASES = Path(__file__).with_name("web_cases.npz")

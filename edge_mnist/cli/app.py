@@ -1,4 +1,4 @@
-"""What all commands share: the app, its errors, options that several of them take."""
+"""The app, the handling of errors, and the options that several commands share."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edge_mnist.errors import EdgeMnistError, MissingPackageError
+from edge_mnist.errors import EdgeMnistError
 
 
 class _Group(TyperGroup):
@@ -79,14 +79,6 @@ def find_command_model(name: str | None) -> Path:
     from edge_mnist.model_file import find_model
 
     return find_model(name, prefer_exports=True)
-
-
-def need(module: str, install: str) -> None:
-    """Stop early, with the way out, where an optional part is missing."""
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise MissingPackageError(f"this command needs {module}; install '{install}'")
 
 
 def print_json(value: object) -> None:

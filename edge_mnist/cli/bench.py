@@ -1,4 +1,4 @@
-"""Commands that measure: validate, bench, doctor."""
+"""The command ``bench``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +10,10 @@ from edge_mnist.cli.app import (
     Json,
     Provider,
     app,
-    need,
     print_json,
 )
 from edge_mnist.errors import UsageError
+from edge_mnist.machine import require_package
 
 
 @app.command()
@@ -39,14 +39,14 @@ def bench(
 ) -> None:
     """Measure latency, throughput, start, memory and bytes; say which file to use here."""
     if plot:
-        need("matplotlib", "edge-mnist[train]")
+        require_package("matplotlib", "train")
     from edge_mnist.files import write_atomically
     from edge_mnist.model_file import find_models
     from edge_mnist.validation import benchmark
 
     base = benchmark.read_report(compare) if compare else None
     share = benchmark.parse_share(max_regression)
-    report = benchmark.run_benchmark(
+    report = benchmark.bench(
         find_models(models, prefer_exports=True),
         against=against or (),
         provider=provider or "auto",
@@ -71,5 +71,5 @@ def bench(
 def _parse_sizes(text: str) -> list[int]:
     sizes = [part.strip() for part in text.split(",")]
     if not all(size.isdecimal() and int(size) for size in sizes):
-        raise UsageError(f"--batch-size {text}: want whole numbers with commas between")
+        raise UsageError(f"--batch-size {text}: expected whole numbers separated by commas")
     return [int(size) for size in sizes]

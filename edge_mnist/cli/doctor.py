@@ -1,4 +1,4 @@
-"""Commands that measure: validate, bench, doctor."""
+"""The command ``doctor``."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Commands that tell what there is: info, models, recipes."""
+"""The command ``info``."""
 
 import json
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Commands that draw: plot."""
+"""The command ``plot``."""
 
 import dataclasses
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from edge_mnist.cli.app import DataDir, Json, Offline, app, find_command_model, need, print_json
+from edge_mnist.cli.app import DataDir, Json, Offline, app, find_command_model, print_json
+from edge_mnist.machine import require_package
 
 
 @app.command()
@@ -24,7 +25,7 @@ def plot(
     as_json: Json = False,
 ) -> None:
     """Draw samples, predictions, confusions, mistakes, reliability, filters, training curves."""
-    need("matplotlib", "edge-mnist[train]")
+    require_package("matplotlib", "train")
     from edge_mnist.plots.plot import plot as plot_files
 
     pictures = plot_files(

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from edge_mnist.cli.app import MODEL_HELP, Json, Provider, app, find_command_model, need
+from edge_mnist.cli.app import MODEL_HELP, Json, Provider, app, find_command_model
 from edge_mnist.errors import UsageError
+from edge_mnist.machine import require_package
 
 if TYPE_CHECKING:
     import numpy as np
@@ -265,8 +266,8 @@ def _predict_on_ray(
     *,
     address: str | None,
 ) -> "JobReport":
-    need("ray", "edge-mnist[ray]")
-    need("pyarrow", "edge-mnist[ray]")
+    require_package("ray", "ray")
+    require_package("pyarrow", "ray")
     from edge_mnist.model_file import read_model
     from edge_mnist.ray.job import run_job
     from edge_mnist.ray.worker import Settings

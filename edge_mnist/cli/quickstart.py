@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from edge_mnist.cli.app import DataDir, Offline, app, need
+from edge_mnist.cli.app import DataDir, Offline, app
+from edge_mnist.machine import require_package
 
 
 @app.command()
@@ -15,7 +16,7 @@ def quickstart(
     offline: Offline = False,
 ) -> None:
     """Train, export, quantise, validate and predict, in one go of about two minutes."""
-    need("torch", "edge-mnist[train]")
+    require_package("torch", "train")
     from edge_mnist.cli import rendering
     from edge_mnist.quickstart import run_quickstart
 

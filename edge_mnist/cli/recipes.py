@@ -1,14 +1,15 @@
-"""Commands that tell what there is: info, models, recipes."""
+"""The command ``recipes``."""
 
 import dataclasses
 
-from edge_mnist.cli.app import Json, app, need, print_json
+from edge_mnist.cli.app import Json, app, print_json
+from edge_mnist.machine import require_package
 
 
 @app.command()
 def recipes(as_json: Json = False) -> None:
     """List the recipes, with their sizes and the accuracy measured."""
-    need("torch", "edge-mnist[train]")
+    require_package("torch", "train")
     from edge_mnist.cli import rendering
     from edge_mnist.training.catalogue import list_recipes
 

@@ -1,4 +1,4 @@
-"""What commands draw for people: progress bars and tables. Nothing but them imports this."""
+"""Progress bars and tables for people; only commands import this module."""
 
 import contextlib
 import sys
@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from edge_mnist.export.onnx import ExportResult
     from edge_mnist.quickstart import QuickstartResult
     from edge_mnist.training.catalogue import NetworkEntry, RecipeEntry
     from edge_mnist.training.cross_validation import FoldsResult
@@ -115,24 +114,7 @@ def print_run(result: "RunResult") -> None:
         f"(validation {result.validation_accuracy:.2%}), {result.n_weights:,} weights, "
         f"{result.train_s:.0f} s on {result.device}"
     )
-    say("next: edge-mnist export --quantize")
-
-
-def print_export(result: "ExportResult") -> None:
-    """Print the files of an export, and what to type next."""
-    if result.epoch < result.epochs:
-        say(f"note: {result.checkpoint} is unfinished, epoch {result.epoch} of {result.epochs}")
-    table = Table("file", "bytes", "accuracy", "p50, one image", box=None, pad_edge=False)
-    for model in result.models:
-        table.add_row(
-            f"{result.folder}/{model.name}",
-            f"{model.size_bytes:,}",
-            f"{model.accuracy:.2%}",
-            f"{model.latency.p50_us:.0f} us",
-        )
-    OUT.print(f"{result.checkpoint} exported; every file passed the gate")
-    OUT.print(table)
-    say(f"next: edge-mnist validate {result.folder}")
+    say(f"next: edge-mnist export {result.folder} --quantize")
 
 
 def print_validation(report: "ValidationReport") -> None:
@@ -285,7 +267,7 @@ def print_recipes(entries: "Sequence[RecipeEntry]") -> None:
 def print_quickstart(result: "QuickstartResult") -> None:
     """Print all that a quickstart made."""
     print_run(result.run)
-    print_export(result.export)
+    OUT.print(result.export.to_text(), markup=False)
     print_validation(result.validation)
     OUT.print(
         f"{result.picture_path} reads {result.prediction.name} ({result.prediction.confidence:.1%})"

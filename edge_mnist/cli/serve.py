@@ -1,11 +1,12 @@
-"""The command that serves: serve."""
+"""The command ``serve``."""
 
 import os
 from typing import Annotated
 
 import typer
 
-from edge_mnist.cli.app import MODEL_HELP, Provider, app, find_command_model, need
+from edge_mnist.cli.app import MODEL_HELP, Provider, app, find_command_model
+from edge_mnist.machine import require_package
 
 Bytes = Annotated[int, typer.Option(min=1, help="Bytes of a request's body; more is 413.")]
 Pixels = Annotated[
@@ -56,7 +57,7 @@ def serve(
 
     With EDGE_MNIST_API_KEY in the environment, requests need that key.
     """
-    need("uvicorn", "edge-mnist[serve]")
+    require_package("uvicorn", "serve")
     from edge_mnist.machine import count_cores
     from edge_mnist.serving.app import Settings
     from edge_mnist.serving.limits import Limits

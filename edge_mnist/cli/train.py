@@ -1,4 +1,4 @@
-"""Commands that make a model: train, and all in one go."""
+"""The command ``train``."""
 
 import dataclasses
 from pathlib import Path
@@ -6,15 +6,8 @@ from typing import Annotated
 
 import typer
 
-from edge_mnist.cli.app import (
-    DataDir,
-    Json,
-    Offline,
-    Quiet,
-    app,
-    need,
-    print_json,
-)
+from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, print_json
+from edge_mnist.machine import require_package
 
 DatasetName = Annotated[
     str | None,
@@ -45,22 +38,24 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with --out, or the newest unfinished run.")
+        bool, typer.Option("--resume", help="Continue --out, or the newest unfinished run.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+    ] = False,
     data_dir: DataDir = None,
     offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network, or one for each fold; writes a run folder."""
-    need("torch", "edge-mnist[train]")
+    """Train a network, or one for each fold; writes a run folder with plots."""
+    require_package("torch", "train")
     from edge_mnist.cli import rendering
-    from edge_mnist.training.cross_validation import train_plan
+    from edge_mnist.training.cross_validation import cross_validate
     from edge_mnist.training.data import load_dataset
     from edge_mnist.training.recipes import parse_changes
-    from edge_mnist.training.run import plan_run
-    from edge_mnist.training.trainer import pick_device
+    from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run
+    from edge_mnist.training.run import train as train_network
 
     named = {"dataset": dataset, "epochs": epochs, "seed": seed, "folds": folds}
     named["teacher"] = "" if teacher == "none" else teacher
@@ -68,10 +63,20 @@ def train(
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
     data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
     rendering.warn_of_skipped(data.skipped)
+    folder = folder or new_run_folder(plan.name)
     with rendering.training_bar(quiet=quiet) as report:
-        where = pick_device(device)
-        result = train_plan(plan, data, folder=folder, device=where, resume=resume, report=report)
+        run = cross_validate if plan.folds and not plan.fold else train_network
+        result = run(
+            plan,
+            data,
+            out=folder,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            report=report,
+        )
+    figures = result.result if isinstance(result, TrainingRun) else result
     if as_json:
-        print_json(dataclasses.asdict(result))
+        print_json(dataclasses.asdict(figures))
     else:
-        rendering.print_training(result)
+        rendering.print_training(figures)

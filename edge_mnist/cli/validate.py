@@ -1,4 +1,4 @@
-"""Commands that measure: validate, bench, doctor."""
+"""The command ``validate``."""
 
 import dataclasses
 from pathlib import Path
@@ -6,17 +6,9 @@ from typing import Annotated
 
 import typer
 
-from edge_mnist.cli.app import (
-    MODEL_HELP,
-    DataDir,
-    Json,
-    MaxAccuracyLost,
-    Offline,
-    app,
-    need,
-    print_json,
-)
+from edge_mnist.cli.app import MODEL_HELP, DataDir, Json, MaxAccuracyLost, Offline, app, print_json
 from edge_mnist.errors import UsageError
+from edge_mnist.machine import require_package
 
 
 @app.command()
@@ -41,21 +33,28 @@ def validate(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Put model files through the gate; exit 1 if one misses a limit."""
+    """Check model files against their reference; exit 1 if one misses a limit."""
     if plots and self_test:
-        raise UsageError("--plots draws the test set; it has no place in a --self-test")
+        raise UsageError("--plots draws the test set, which a --self-test does not use")
     if plots:
-        need("matplotlib", "edge-mnist[train]")
+        require_package("matplotlib", "train")
     from edge_mnist.cli import rendering
-    from edge_mnist.model_file import find_models
+    from edge_mnist.model_file import find_models, read_model
     from edge_mnist.validation.gate import Limits
-    from edge_mnist.validation.validate import load_test_data, validate
+    from edge_mnist.validation.validate import load_test_data
+    from edge_mnist.validation.validate import validate as validate_models
 
     paths = find_models(models, prefer_exports=True)
-    dataset = None if self_test else load_test_data(paths, data_dir=data_dir, offline=offline)
-    limits = Limits(atol=atol, accuracy_lost=max_accuracy_lost)
-    report = validate(
-        paths, dataset=dataset, against=against, limits=limits, with_robustness=robustness
+    dataset = None
+    if not self_test:
+        dataset = load_test_data(map(read_model, paths), data_dir=data_dir, offline=offline)
+    report = validate_models(
+        paths,
+        dataset,
+        self_test=self_test,
+        against=against,
+        limits=Limits(atol=atol, accuracy_lost=max_accuracy_lost),
+        robustness=robustness,
     )
     if plots and dataset:
         from edge_mnist.plots.plot import plot_tests

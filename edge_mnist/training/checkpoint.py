@@ -1,18 +1,18 @@
 """Checkpoints: weights with their recipe, in one safetensors file, which cannot run code."""
 
-import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from edge_mnist.errors import ModelError
 from edge_mnist.files import write_atomically
+from edge_mnist.training.calibration import Calibration
 from edge_mnist.training.networks import make_network
 from edge_mnist.training.recipes import Recipe, parse_recipe
 
@@ -23,16 +23,15 @@ FORMAT = "edge-mnist checkpoint 1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights after an epoch, what they came from, and what is needed to train on.
+    """The weights after an epoch, their origin, and the state to continue the training.
 
     Attributes:
         recipe: Every number that decides the weights.
         epoch: Epochs done.
         class_names: What each label means.
         weights: State dict of the network; the moving average, which is what gets exported.
-        state: Raw weights and optimizer, to go on training; empty when training is done.
-        temperature: Divides the logits; fitted on the validation split after the last epoch.
-        rejection_threshold: Least confidence of an answer; chosen on the validation split.
+        state: Raw weights and optimizer state, to continue the training; empty when it is finished.
+        calibration: Fitted on the validation split after the last epoch.
     """
 
     recipe: Recipe
@@ -40,8 +39,7 @@ class Checkpoint:
     class_names: tuple[str, ...]
     weights: dict[str, Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)
-    temperature: float = 1.0
-    rejection_threshold: float = 0.0
+    calibration: Calibration = field(default_factory=Calibration)
 
     @property
     def is_finished(self) -> bool:
@@ -51,10 +49,7 @@ class Checkpoint:
     @property
     def weights_sha256(self) -> str:
         """Hash over names and values of the weights, hexadecimal."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.weights.items()):
-            digest.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return hash_weights(self.weights)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -75,8 +70,8 @@ def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
         "recipe": checkpoint.recipe.to_json(),
         "epoch": str(checkpoint.epoch),
         "class_names": json.dumps(checkpoint.class_names),
-        "temperature": repr(checkpoint.temperature),
-        "rejection_threshold": repr(checkpoint.rejection_threshold),
+        "temperature": repr(checkpoint.calibration.temperature),
+        "rejection_threshold": repr(checkpoint.calibration.rejection_threshold),
     }
     copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return save(copies, about)
@@ -102,16 +97,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tuple(json.loads(about["class_names"])),
         _with_prefix(tensors, WEIGHTS_PREFIX),
         _with_prefix(tensors, STATE_PREFIX),
-        float(about["temperature"]),
-        float(about.get("rejection_threshold", 0)),
+        Calibration(float(about["temperature"]), float(about.get("rejection_threshold", 0))),
     )
 
 
 def load_network(checkpoint: Checkpoint) -> nn.Module:
-    """Build a checkpoint's network, its temperature folded into the last layer, for evaluation.
+    """Build a checkpoint's network with its weights, in evaluation mode.
+
+    Its logits are not yet divided by the checkpoint's temperature.
 
     Raises:
-        ModelError: The weights are not those of the network that the recipe names.
+        ModelError: The weights do not fit the network that the recipe names.
     """
     network = make_network(checkpoint.recipe, len(checkpoint.class_names))
     try:
@@ -121,17 +117,15 @@ def load_network(checkpoint: Checkpoint) -> nn.Module:
             f"the checkpoint's weights do not fit its network {checkpoint.recipe.network!r}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
-    return fold_temperature(network, checkpoint.temperature).eval()
+    return network.eval()
 
 
-def fold_temperature(network: nn.Module, temperature: float) -> nn.Module:
-    """Return a copy of a network whose logits are divided by ``temperature``."""
-    folded = copy.deepcopy(network)
-    last = [module for module in folded.modules() if isinstance(module, nn.Linear)][-1]
-    with torch.no_grad():
-        last.weight.div_(temperature)
-        last.bias.div_(temperature)
-    return folded
+def hash_weights(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over names and values of a state dict, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode() + tensor.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
-"""Cross-validation: one training for each fold, and what they reach together."""
+"""Cross-validation: one training for each fold, and their mean accuracy."""
 
 import dataclasses
 import json
+import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,8 @@ from pathlib import Path
 
 import torch
 
-from edge_mnist.errors import ModelError
+from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.files import make_folder, output_errors, write_atomically
-from edge_mnist.plots.charts import plot_folds
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.recipes import Recipe
 from edge_mnist.training.run import (
@@ -19,7 +19,7 @@ from edge_mnist.training.run import (
     RECIPE_NAME,
     RESULT_NAME,
     RunResult,
-    new_run_folder,
+    check_run_folder,
     read_recipe,
     to_json,
     train,
@@ -29,7 +29,7 @@ from edge_mnist.training.trainer import Progress
 
 @dataclass(frozen=True)
 class FoldsResult:
-    """What a cross-validation measured; accuracies are fractions.
+    """The figures of a cross-validation; accuracies are fractions.
 
     Attributes:
         folder: Holds a run folder for each fold.
@@ -50,27 +50,14 @@ class FoldsResult:
     test_std: float
 
 
-def train_plan(
+def cross_validate(
     recipe: Recipe,
     dataset: Dataset,
     *,
-    folder: Path | None = None,
-    device: torch.device | None = None,
+    out: str | os.PathLike[str],
+    device: str | torch.device = "auto",
     resume: bool = False,
-    report: Callable[[Progress], None] = lambda progress: None,
-) -> RunResult | FoldsResult:
-    """Train one network, or one for each fold where the recipe has folds; see both."""
-    run = train_folds if recipe.folds and not recipe.fold else train
-    return run(recipe, dataset, folder=folder, device=device, resume=resume, report=report)
-
-
-def train_folds(
-    recipe: Recipe,
-    dataset: Dataset,
-    *,
-    folder: Path | None = None,
-    device: torch.device | None = None,
-    resume: bool = False,
+    overwrite: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> FoldsResult:
     """Train a network for each fold of a recipe, each validated on its own part of the images.
@@ -78,32 +65,43 @@ def train_folds(
     Args:
         recipe: With two ``folds`` or more.
         dataset: The data set that the recipe names.
-        folder: Gets a run folder ``fold-1``, ``fold-2`` ... for each. None makes a new one.
-        device: Where to train; the CPU if None.
-        resume: Keep the finished folds, and go on with the one that stopped.
+        out: Gets a run folder ``fold-1``, ``fold-2`` ... for each fold.
+        device: ``auto``, ``cpu``, ``cuda`` or a torch device.
+        resume: Keep the finished folds, and continue with the one that was stopped.
+        overwrite: Replace an earlier run in ``out``.
         report: Called with the progress every few steps.
 
     Raises:
-        TrainingError, ModelError, DataError, OutputError: As for one training.
+        UsageError: The recipe has no folds, or ``out`` holds a run.
+        TrainingError, ModelError, DataError, OutputError: As for ``train``.
     """
-    folder = make_folder(folder) if folder else new_run_folder(recipe.name)
+    if recipe.folds < 2 or recipe.fold:
+        raise UsageError(f"expected a recipe with folds, got {recipe.folds}, fold {recipe.fold}")
+    folder = Path(out)
+    check_run_folder(folder, resume=resume, overwrite=overwrite)
+    make_folder(folder)
     if not resume:
         with output_errors(folder / FOLDS_NAME):
             (folder / FOLDS_NAME).unlink(missing_ok=True)
         write_atomically(folder / RECIPE_NAME, to_json(dataclasses.asdict(recipe)))
     results = []
     for fold in range(1, recipe.folds + 1):
-        one = dataclasses.replace(recipe, fold=fold)
-        part = folder / f"fold-{fold}"
-        done = read_result(part, one) if resume else None
-        results.append(
-            done or train(one, dataset, folder=part, device=device, resume=resume, report=report)
-        )
-    result = summarise(str(folder), recipe, results)
-    accuracies = [one.validation_accuracy for one in results]
-    write_atomically(folder / "folds.png", plot_folds(accuracies))
-    write_atomically(folder / FOLDS_NAME, to_json(dataclasses.asdict(result)))
-    return result
+        one, part = dataclasses.replace(recipe, fold=fold), folder / f"fold-{fold}"
+        result = read_result(part, one) if resume else None
+        if result is None:
+            result = train(
+                one,
+                dataset,
+                out=part,
+                device=device,
+                resume=resume,
+                overwrite=not resume,
+                report=report,
+            ).result
+        results.append(result)
+    summary = summarise(str(folder), recipe, results)
+    write_atomically(folder / FOLDS_NAME, to_json(dataclasses.asdict(summary)))
+    return summary
 
 
 def summarise(folder: str, recipe: Recipe, results: list[RunResult]) -> FoldsResult:

@@ -39,6 +39,7 @@ class Dataset:
     test_labels: NDArray[np.int64]
     skipped: tuple[str, ...] = ()
     framing: str = "digit"
+    held_out: NDArray[np.int64] | None = None
 
     @property
     def sha256(self) -> str:

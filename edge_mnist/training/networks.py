@@ -1,17 +1,21 @@
-"""The networks: pixels (N, 1, 28, 28) float32 in 0..1 in, logits (N, classes) out.
+"""The networks that recipes train.
 
-A new one is one more function here, and its name in ``NETWORKS``. It takes the recipe for
-``dropout`` and ``batch_norm``.
+Each takes pixels (N, 1, 28, 28), float32, 0..1, and returns logits (N, classes).
+
+A new network is one more function here, and its name in ``NETWORKS``.
 """
 
-from collections.abc import Callable
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge_mnist.errors import ModelError
+from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.training.recipes import Recipe
 
 
@@ -195,11 +199,46 @@ NETWORKS: dict[str, Callable[[Recipe, int], nn.Module]] = {
 }
 
 
+@dataclass(frozen=True)
+class PixelConvention:
+    """How a network expects its pixels: ``(image * scale - mean) / std``, image in 0..255.
+
+    Attributes:
+        scale: Factor of the image's values: 1/255 for pixels in 0..1, 1 for pixels in 0..255.
+        mean: Subtracted after that.
+        std: Divides after that.
+    """
+
+    scale: float = 1 / 255
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UsageError: ``scale`` or ``std`` is not a positive number, or ``mean`` is not finite.
+        """
+        positive = all(0 < value < math.inf for value in (self.scale, self.std))
+        if not positive or not math.isfinite(self.mean):
+            raise UsageError(f"expected a positive scale and std and a finite mean, got {self}")
+
+    @property
+    def is_normalised(self) -> bool:
+        """Whether pixels have another mean or standard deviation than the scaled image."""
+        return (self.mean, self.std) != (0, 1)
+
+    def to_pixels(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the pixels, shape (N, 1, 28, 28), float32, of images (N, 28, 28), uint8."""
+        scaled = images[:, np.newaxis].astype(np.float32) * np.float32(self.scale)
+        return (scaled - np.float32(self.mean)) / np.float32(self.std)
+
+
 class Normalise(nn.Module):
-    """Brings pixels to another mean and spread; part of the network, so an app need not know."""
+    """Brings pixels to another mean and standard deviation."""
 
     def __init__(self, mean: float, std: float) -> None:
-        """Remember what to take away and what to divide by."""
+        """Set what is subtracted and what divides."""
         super().__init__()
         self.mean, self.std = mean, std
 
@@ -210,6 +249,8 @@ class Normalise(nn.Module):
 
 def make_network(recipe: Recipe, n_classes: int = 10) -> nn.Module:
     """Return the recipe's network with fresh random weights, in training mode.
+
+    It takes pixels in 0..1; a recipe's own mean and standard deviation are part of the network.
 
     Raises:
         ModelError: There is no such network.
@@ -238,22 +279,54 @@ def to_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(torch.from_numpy(logits).softmax(dim=1).numpy(), np.float32)
 
 
+@contextlib.contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Let PyTorch use so many threads within one operator, and afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and afterwards each of its modules as it was."""
+    before = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
 def compute_logits(
-    network: nn.Module, images: NDArray[np.uint8], *, batch_size: int = 1000
+    network: nn.Module,
+    images: NDArray[np.uint8],
+    *,
+    batch_size: int = 1000,
+    convention: PixelConvention = PixelConvention(),
+    temperature: float = 1.0,
 ) -> NDArray[np.float32]:
-    """Run a network in evaluation mode.
+    """Run a network in evaluation mode; pixels are scaled, and logits divided, by NumPy.
 
     Args:
-        network: Takes pixels (N, 1, 28, 28) float32.
+        network: Takes pixels (N, 1, 28, 28), float32; returns logits (N, classes).
         images: Shape (N, 28, 28), uint8.
-        batch_size: Images at once.
+        batch_size: Images in one call of the network.
+        convention: The pixels that the network expects.
+        temperature: Divides the logits.
 
     Returns:
         Logits, shape (N, classes), float32.
     """
-    network.eval()
-    device = next(network.parameters()).device
-    batches = torch.split(torch.tensor(images), batch_size)
-    with torch.inference_mode():
-        rows = [network(to_pixels(batch.to(device))).cpu() for batch in batches]
-    return np.asarray(torch.cat(rows).numpy(), dtype=np.float32)
+    parameter = next(network.parameters(), None)
+    device = parameter.device if parameter is not None else torch.device("cpu")
+    rows = []
+    with evaluation_mode(network), torch.inference_mode():
+        for start in range(0, max(len(images), 1), batch_size):
+            pixels = torch.from_numpy(convention.to_pixels(images[start : start + batch_size]))
+            rows.append(network(pixels.to(device)).float().cpu().numpy())
+    return np.asarray(np.concatenate(rows) / np.float32(temperature), np.float32)

@@ -1,9 +1,4 @@
-"""What a result depends on besides its recipe: the machine and the versions.
-
-What to train and where; finding earlier runs again.
-
-Runs: one training from start to end, and its folder.
-"""
+"""Runs: one training from start to end, and the folder that keeps it."""
 
 import contextlib
 import dataclasses
@@ -16,48 +11,134 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.files import make_folder, output_errors, write_atomically
 from edge_mnist.machine import processor_name
-from edge_mnist.model_file import CHECKPOINT_NAME
-from edge_mnist.plots.charts import plot_curves
-from edge_mnist.plots.images import plot_filters, plot_samples
-from edge_mnist.plots.plot import N_SHOWN, draw_test_pictures
-from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
+from edge_mnist.model_file import CHECKPOINT_NAME, locate
+from edge_mnist.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_network,
+    save_checkpoint,
+)
+from edge_mnist.training.data import load_dataset
 from edge_mnist.training.dataset import Dataset
-from edge_mnist.training.networks import compute_logits, first_weights, to_probabilities
+from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.recipes import Recipe, find_recipe, parse_recipe
-from edge_mnist.training.trainer import Epoch, Progress, Trainer
-
-
-def describe_environment(device: torch.device) -> dict[str, str | int]:
-    """Return what a result depends on besides the recipe: versions and machine."""
-    names = ("edge-mnist", "torch", "torchvision", "numpy", "scikit-learn")
-    versions = {name: version(name) for name in names}
-    about: dict[str, str | int] = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor_name(),
-        "cores": os.cpu_count() or 1,
-        "torch_threads": torch.get_num_threads(),
-        "device": str(device),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    if device.type == "cuda":
-        about["gpu"] = torch.cuda.get_device_name(device)
-    return versions | about
-
-
-def limit_threads(threads: int) -> None:
-    """Let PyTorch use so many threads within one operator, in this process."""
-    torch.set_num_threads(threads)
-
+from edge_mnist.training.trainer import Epoch, Progress, Trainer, pick_device
 
 RUNS_FOLDER = Path("runs")
-RECIPE_NAME, RESULT_NAME, FOLDS_NAME = "recipe.json", "result.json", "folds.json"
+RECIPE_NAME, RESULT_NAME, HISTORY_NAME = "recipe.json", "result.json", "history.jsonl"
+FOLDS_NAME = "folds.json"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The figures of a finished training; accuracies are fractions.
+
+    Attributes:
+        folder: The run folder; None if nothing was written.
+        recipe: Every number that decided the weights.
+        n_weights: Numbers that training decided.
+        validation_accuracy: After the last epoch, on the held-out training images.
+        test_accuracy: Measured once, after the last epoch.
+        n_test_images: Images in the test set.
+        train_s: Seconds of all epochs, without validation.
+        device: Where it was trained.
+    """
+
+    folder: str | None
+    recipe: Recipe
+    n_weights: int
+    validation_accuracy: float
+    test_accuracy: float
+    n_test_images: int
+    train_s: float
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """A finished training.
+
+    Attributes:
+        result: Its figures; what ``edge-mnist train --json`` prints.
+        network: With the weights after the last epoch (their moving average), in evaluation mode;
+            takes pixels (N, 1, 28, 28), float32, 0..1, and returns logits (N, classes).
+        dataset: The data set, with ``held_out`` as the training split it.
+        checkpoint: The weights with recipe and calibration.
+        history: What each epoch did.
+    """
+
+    result: RunResult
+    network: nn.Module
+    dataset: Dataset
+    checkpoint: Checkpoint
+    history: tuple[Epoch, ...]
+
+    @property
+    def test_accuracy(self) -> float:
+        """Accuracy on the test set, a fraction."""
+        return self.result.test_accuracy
+
+
+def train(
+    recipe: str | Recipe | None = None,
+    dataset: Dataset | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> TrainingRun:
+    """Train one network by a recipe.
+
+    Args:
+        recipe: A preset's name, or every number that decides the weights. None takes the preset
+            that suits the data set.
+        dataset: What to train on; None loads the one that the recipe names.
+        out: Run folder: recipe, environment, history, a checkpoint after each epoch, result. None
+            writes nothing.
+        device: ``auto``, ``cpu``, ``cuda`` or a torch device.
+        resume: Continue from the folder's checkpoint, if it has one.
+        overwrite: Replace an earlier run in ``out``.
+        report: Called with the progress every few steps.
+
+    Raises:
+        UsageError: There is no such recipe, it has folds (see ``cross_validate``), ``out`` holds
+            a run, or the run to resume is finished.
+        TrainingError: The loss became infinite or NaN; the last good checkpoint is kept.
+        ModelError: The folder's checkpoint is of another recipe.
+        ProviderError: CUDA was asked for and does not run here.
+        OutputError: The folder cannot be written.
+    """
+    recipe, dataset = _resolve(recipe, dataset)
+    if recipe.folds and not recipe.fold:
+        raise UsageError(f"recipe {recipe.name} has {recipe.folds} folds: use cross_validate")
+    folder = Path(out) if out is not None else None
+    if folder:
+        check_run_folder(folder, resume=resume, overwrite=overwrite)
+        make_folder(folder)
+    trainer = Trainer(recipe, dataset, pick_device(device))
+    if not folder:
+        history: list[Epoch] = []
+    elif resume:
+        history = _restore_run(trainer, folder)
+    else:
+        history = _start_run(trainer, folder)
+    while trainer.epoch < recipe.epochs:
+        history.append(trainer.run_epoch(_make_reporter(trainer, history, report)))
+        if folder:
+            write_atomically(folder / HISTORY_NAME, _to_jsonl(history))
+            save_checkpoint(folder / CHECKPOINT_NAME, trainer.checkpoint())
+    return _finish(trainer, dataset, history, folder)
 
 
 def plan_run(
@@ -73,8 +154,8 @@ def plan_run(
     Args:
         recipe_name: A preset, or None for the one that suits the data set.
         changes: Attributes of the recipe to change; None is no change.
-        folder: The run folder; None for a new one, or the newest unfinished one on ``resume``.
-        resume: Take the recipe of the run to go on with.
+        folder: The run folder; None for a new one, or on ``resume`` the newest unfinished one.
+        resume: Take the recipe of the run to continue.
         overwrite: Allow ``folder`` to hold an earlier run, which is lost.
 
     Returns:
@@ -85,20 +166,31 @@ def plan_run(
         ModelError: There is no run to resume.
     """
     if not resume:
-        if folder and (folder / RECIPE_NAME).exists() and not overwrite:
-            raise UsageError(f"{folder} holds a run; add --resume to go on, --overwrite to lose it")
+        if folder:
+            check_run_folder(folder, resume=resume, overwrite=overwrite)
         return find_recipe(recipe_name, **changes), folder
     if overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     folder = folder or newest_unfinished_run()
     recipe = read_recipe(folder)
-    wanted = {key: value for key, value in {"name": recipe_name, **changes}.items() if value}
-    for key, value in wanted.items():
-        if getattr(recipe, key) != value:
+    for key, value in {"name": recipe_name, **changes}.items():
+        if value is not None and getattr(recipe, key) != value:
             raise UsageError(
-                f"{folder} has {key} {getattr(recipe, key)}; it cannot go on as {value}"
+                f"{folder} has {key} {getattr(recipe, key)}; it cannot continue with {value}"
             )
     return recipe, folder
+
+
+def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to replace an earlier run unless that was asked for.
+
+    Raises:
+        UsageError: The folder holds a run.
+    """
+    if (folder / RECIPE_NAME).exists() and not (resume or overwrite):
+        raise UsageError(
+            f"{folder} holds a run; add --resume to continue it, --overwrite to replace it"
+        )
 
 
 def new_run_folder(name: str) -> Path:
@@ -142,22 +234,24 @@ def newest_unfinished_run() -> Path:
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether the run in a folder, or all of its folds, went to the end."""
+    """Tell whether the run in a folder, or all of its folds, is finished."""
     recipe = read_recipe(folder)
     has_all_folds = recipe.folds and not recipe.fold
     return (folder / (FOLDS_NAME if has_all_folds else RESULT_NAME)).exists()
 
 
-def find_checkpoint(path: Path | None = None) -> Path:
-    """Return a checkpoint file.
+def find_checkpoint(name: str | os.PathLike[str] | None = None) -> Path:
+    """Return the checkpoint file that a name stands for.
 
     Args:
-        path: A checkpoint or a run folder, of several folds the newest; None for the newest run
-            below ``./runs``.
+        name: A checkpoint, or a folder that holds one: a run folder (of several folds the newest
+            checkpoint), a folder written by export, or a released model's in a checkout. None for
+            the newest run below ``./runs``.
 
     Raises:
         ModelError: There is none.
     """
+    path = locate(name) if name else None
     if path and not path.is_dir():
         if not path.is_file():
             raise ModelError(f"no checkpoint {path}")
@@ -176,64 +270,40 @@ def _last_change(folder: Path) -> int:
     return max(path.stat().st_mtime_ns for path in folder.iterdir())
 
 
-HISTORY_NAME = "history.jsonl"
+def describe_environment(device: torch.device) -> dict[str, str | int]:
+    """Return what a result depends on besides the recipe: versions and machine."""
+    names = ("edge-mnist", "torch", "torchvision", "numpy", "scikit-learn")
+    versions = {name: version(name) for name in names}
+    about: dict[str, str | int] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cores": os.cpu_count() or 1,
+        "torch_threads": torch.get_num_threads(),
+        "device": str(device),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if device.type == "cuda":
+        about["gpu"] = torch.cuda.get_device_name(device)
+    return versions | about
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a finished training measured; accuracies are fractions.
-
-    ``test_accuracy`` was measured once, after the last epoch.
-    """
-
-    folder: str
-    recipe: Recipe
-    n_weights: int
-    validation_accuracy: float
-    test_accuracy: float
-    n_test_images: int
-    train_s: float
-    device: str
+def to_json(value: Any) -> bytes:
+    """Return the content of a JSON file, indented."""
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def train(
-    recipe: Recipe,
-    dataset: Dataset,
-    *,
-    folder: Path | None = None,
-    device: torch.device | None = None,
-    resume: bool = False,
-    report: Callable[[Progress], None] = lambda progress: None,
-) -> RunResult:
-    """Train a network by a recipe and keep everything about it in a run folder.
-
-    Args:
-        recipe: Every number that decides the weights.
-        dataset: The data set that the recipe names.
-        folder: The run folder; holds checkpoint, history, pictures, recipe and environment.
-            None makes a new one below ``./runs``.
-        device: Where to train; the CPU if None.
-        resume: Go on from the folder's checkpoint, if it has one, instead of starting anew.
-        report: Called with the progress every few steps.
-
-    Raises:
-        TrainingError: The loss became infinite or NaN; the last good checkpoint is kept.
-        ModelError: The folder's checkpoint is of another recipe.
-        UsageError: The run to resume is finished.
-        OutputError: The folder cannot be written.
-    """
-    folder = make_folder(folder) if folder else new_run_folder(recipe.name)
-    trainer = Trainer(recipe, dataset, device or torch.device("cpu"))
-    history = restore_run(trainer, folder) if resume else start_run(trainer, folder)
-    while trainer.epoch < recipe.epochs:
-        history.append(trainer.run_epoch(_reporter(trainer, history, report)))
-        write_atomically(folder / HISTORY_NAME, _to_jsonl(history))
-        save_checkpoint(folder / CHECKPOINT_NAME, trainer.checkpoint())
-    return _finish(trainer, dataset, history, folder)
+def _resolve(recipe: str | Recipe | None, dataset: Dataset | None) -> tuple[Recipe, Dataset]:
+    """Return the recipe and the data set, each of which may name the other."""
+    if not isinstance(recipe, Recipe):
+        recipe = find_recipe(recipe, dataset=dataset.name if dataset else None)
+    if dataset is None:
+        dataset = load_dataset(recipe.dataset)
+    return dataclasses.replace(recipe, dataset=dataset.name), dataset
 
 
-def start_run(trainer: Trainer, folder: Path) -> list[Epoch]:
-    """Make a folder ready for a new run and return the history, which is empty."""
+def _start_run(trainer: Trainer, folder: Path) -> list[Epoch]:
+    """Prepare a folder for a new run and return the history, which is empty."""
     for name in (CHECKPOINT_NAME, HISTORY_NAME, RESULT_NAME):
         with output_errors(folder / name):
             (folder / name).unlink(missing_ok=True)
@@ -245,15 +315,15 @@ def start_run(trainer: Trainer, folder: Path) -> list[Epoch]:
     return []
 
 
-def restore_run(trainer: Trainer, folder: Path) -> list[Epoch]:
-    """Bring a trainer to where a run stopped and return the history up to there.
+def _restore_run(trainer: Trainer, folder: Path) -> list[Epoch]:
+    """Restore a trainer from a run's checkpoint and return the history up to there.
 
     Raises:
         ModelError: The checkpoint is of another recipe.
         UsageError: The run is finished.
     """
     if not (folder / CHECKPOINT_NAME).exists():  # killed within its first epoch
-        return start_run(trainer, folder)
+        return _start_run(trainer, folder)
     checkpoint = load_checkpoint(folder / CHECKPOINT_NAME)
     if checkpoint.recipe != trainer.recipe:
         raise ModelError(f"{folder} was trained by another recipe; see {folder / RECIPE_NAME}")
@@ -261,13 +331,13 @@ def restore_run(trainer: Trainer, folder: Path) -> list[Epoch]:
         raise UsageError(f"{folder} is finished after {checkpoint.epoch} epochs; nothing to resume")
     trainer.restore(checkpoint)
     lines = (folder / HISTORY_NAME).read_text().splitlines()
-    history = [Epoch(**json.loads(line)) for line in lines]
-    return history[: checkpoint.epoch]
+    return [Epoch(**json.loads(line)) for line in lines][: checkpoint.epoch]
 
 
-def _reporter(
+def _make_reporter(
     trainer: Trainer, history: list[Epoch], report: Callable[[Progress], None]
 ) -> Callable[[int, float, float], None]:
+    """Return the callback of one epoch that turns its figures into a ``Progress``."""
     last_accuracy = history[-1].validation_accuracy if history else None
     epochs, steps = trainer.recipe.epochs, trainer.steps
 
@@ -292,43 +362,27 @@ def _reporter(
     return report_step
 
 
-def _finish(trainer: Trainer, dataset: Dataset, history: list[Epoch], folder: Path) -> RunResult:
-    network = load_network(load_checkpoint(folder / CHECKPOINT_NAME))
-    probabilities = to_probabilities(compute_logits(network, dataset.test_images))
+def _finish(
+    trainer: Trainer, dataset: Dataset, history: list[Epoch], folder: Path | None
+) -> TrainingRun:
+    """Measure the test accuracy, once, and write the result."""
+    checkpoint = trainer.checkpoint()
+    network = load_network(checkpoint)
+    predicted = compute_logits(network, dataset.test_images).argmax(axis=1)
     result = RunResult(
-        folder=str(folder),
+        folder=str(folder) if folder else None,
         recipe=trainer.recipe,
         n_weights=sum(weight.numel() for weight in network.parameters()),
         validation_accuracy=history[-1].validation_accuracy,
-        test_accuracy=float((probabilities.argmax(axis=1) == dataset.test_labels).mean()),
+        test_accuracy=float(np.mean(predicted == dataset.test_labels)),
         n_test_images=len(dataset.test_labels),
         train_s=sum(epoch.train_s for epoch in history),
         device=str(trainer.device),
     )
-    tests = dataset.test_images, dataset.test_labels, probabilities, dataset.class_names
-    pictures = draw_test_pictures(*tests) | {
-        "curves.png": plot_curves(history),
-        "filters.png": plot_filters(first_weights(network)),
-        "samples.png": draw_samples(trainer),
-    }
-    for name, content in pictures.items():
-        write_atomically(folder / name, content)
-    write_atomically(folder / RESULT_NAME, to_json(dataclasses.asdict(result)))
-    return result
-
-
-def draw_samples(trainer: Trainer) -> bytes:
-    """Draw images as they come to the network in training, with the classes they are to give."""
-    pixels, targets = next(trainer.draw_batches())
-    shown = min(N_SHOWN, len(targets))  # what comes after the targets shows no single digit
-    images = (pixels[:shown, 0] * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    names = [trainer.class_names[label] for label in targets[:shown].argmax(dim=1).tolist()]
-    return plot_samples(images, names)
-
-
-def to_json(value: object) -> bytes:
-    """Return the content of a JSON file for people."""
-    return (json.dumps(value, indent=2) + "\n").encode()
+    if folder:
+        write_atomically(folder / RESULT_NAME, to_json(dataclasses.asdict(result)))
+    split = dataclasses.replace(dataset, held_out=trainer.held_out)
+    return TrainingRun(result, network, split, checkpoint, tuple(history))
 
 
 def _to_jsonl(history: list[Epoch]) -> bytes:

@@ -1,12 +1,6 @@
-"""Where to train: the CPU or a GPU, and what it can do.
+"""The training loop: read ``Trainer.run_epoch`` top to bottom."""
 
-Optimizers, and how their learning rate goes.
-
-A teacher: a released model whose probabilities a smaller network learns.
-
-The training loop: read it top to bottom.
-"""
-
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,127 +9,35 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from edge_mnist.errors import ModelError, ProviderError, TrainingError
+from edge_mnist.errors import ModelError, ProviderError, TrainingError, UsageError
 from edge_mnist.machine import read_cpu_flags
 from edge_mnist.model_file import find_model
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.augmentation import change_shape, change_tone
-from edge_mnist.training.calibration import fit_temperature
-from edge_mnist.training.checkpoint import Checkpoint
+from edge_mnist.training.calibration import calibrate
+from edge_mnist.training.checkpoint import Checkpoint, load_network
 from edge_mnist.training.dataset import Dataset, split_training
 from edge_mnist.training.networks import compute_logits, make_network, to_pixels
 from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipes import Recipe
 
-
-def pick_device(name: str) -> torch.device:
-    """Return the torch device for ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        ProviderError: CUDA was asked for and does not run here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ProviderError("--device cuda: torch finds no usable CUDA device on this machine")
-    return torch.device(name)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether the device multiplies in bfloat16; processors that do not imitate it, slowly."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool({"avx512_bf16", "amx_bf16"} & read_cpu_flags())
-
-
-def make_optimizer(recipe: Recipe, weights: Iterable[nn.Parameter]) -> Optimizer:
-    """Return the recipe's optimizer for these weights."""
-    usual: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    if recipe.optimizer == "sgd":
-        return SGD(weights, momentum=recipe.momentum, **usual)
-    if recipe.optimizer == "rmsprop":
-        return RMSprop(weights, momentum=recipe.momentum, **usual)
-    return (AdamW if recipe.optimizer == "adamw" else Adam)(weights, **usual)
-
-
-def scale_rate(recipe: Recipe, *, epoch: int, done: float) -> float:
-    """Return what the schedule multiplies the learning rate by, 0..1.
-
-    Args:
-        recipe: Names the schedule. ``plateau`` is constant here; it drops after an epoch.
-        epoch: Number of the running epoch, from 0.
-        done: Share of all steps of the training that are behind, 0..1.
-    """
-    schedules: dict[str, Callable[[], float]] = {
-        "onecycle": lambda: _one_cycle(recipe, done),
-        "cosine": lambda: _cosine(done),
-        "step": lambda: recipe.drop_factor ** (epoch // recipe.step_epochs),
-    }
-    return schedules.get(recipe.schedule, lambda: 1.0)()
-
-
-def _one_cycle(recipe: Recipe, done: float) -> float:
-    if done < recipe.warmup_share:
-        return done / recipe.warmup_share
-    return _cosine((done - recipe.warmup_share) / (1 - recipe.warmup_share))
-
-
-def _cosine(done: float) -> float:
-    return (1 + math.cos(math.pi * done)) / 2
-
-
-class Teacher:
-    """Answers for a batch of training images, from a model file.
-
-    A file and not a checkpoint: the int8 file of ``max`` answers twice as fast as PyTorch, and it
-    is in the wheel.
-    """
-
-    def __init__(self, recipe: Recipe, class_names: tuple[str, ...]) -> None:
-        """Open the recipe's teacher.
-
-        Raises:
-            ModelError: There is no such model, or it knows other classes.
-        """
-        try:
-            self.predictor = Predictor(find_model(recipe.teacher), threads=torch.get_num_threads())
-        except ModelError as error:
-            raise ModelError(
-                f"recipe {recipe.name} learns from the model {recipe.teacher!r}: {error}; "
-                "name another with --teacher, or go without: --teacher none"
-            ) from error
-        if self.predictor.info.class_names != class_names:
-            raise ModelError(f"the teacher {recipe.teacher!r} knows other classes; --teacher none")
-        self.softness = recipe.teacher_softness
-
-    def teach(self, pixels: Tensor) -> Tensor:
-        """Return probabilities for each image, shape (N, classes).
-
-        Args:
-            pixels: Shape (N, 1, 28, 28), float, 0..1.
-        """
-        images = (pixels.squeeze(1) * 255).round().to(torch.uint8).cpu().numpy()
-        logits = self.predictor.compute_logits(np.ascontiguousarray(images))
-        return (torch.from_numpy(logits) / self.softness).softmax(dim=1).to(pixels.device)
-
-
-REJECTED_SHARE = 0.002  # of the validation images, all of which are good ones
 N_OUTLIERS = 8000
 OUTLIER_WEIGHT = 0.3
-REPORT_STEPS = 20  # steps between two progress reports, and between two looks at the loss
+REPORT_STEPS = 20  # steps between two progress reports and checks of the loss
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands; reported every few steps.
+    """The progress of a training; reported every few steps.
 
-    ``validation_accuracy`` is that of the last whole epoch, a fraction; None before the first.
-    ``fold`` is the running one of ``folds``, both 0 where there are none.
+    ``validation_accuracy`` is that of the last whole epoch, a fraction; None in the first epoch.
+    ``fold`` is the current one of ``folds``; both are 0 without cross-validation.
     """
 
     epoch: int
@@ -156,10 +58,10 @@ class Epoch:
 
     Attributes:
         epoch: Its number, from 1.
-        loss: Mean over the changed training images, as they came.
-        accuracy: Share of those that were answered as taught.
+        loss: Mean over the augmented training images, while the weights changed.
+        accuracy: Share of those whose predicted label was the target's.
         validation_loss: Of the averaged weights, after the epoch.
-        validation_accuracy: Likewise.
+        validation_accuracy: Of the averaged weights, after the epoch.
         learning_rate: In the last step.
         train_s: Seconds without the validation.
         images_per_s: In those seconds.
@@ -176,18 +78,18 @@ class Epoch:
 
 
 class Trainer:
-    """A network being trained: everything that one epoch hands to the next."""
+    """A network in training: the state that one epoch leaves to the next."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
         """Put the data set on the device and draw the initial weights from the seed."""
         self.recipe, self.device, self.epoch = recipe, device, 0
         self.steps_done = 0
         self.class_names = dataset.class_names
-        train, validation = split_training(dataset.train_labels, recipe)
+        train, self.held_out = split_training(dataset.train_labels, recipe)
         self.images = torch.from_numpy(dataset.train_images[train]).to(device)  # (N, 28, 28) uint8
         self.labels = torch.from_numpy(dataset.train_labels[train]).to(device)  # (N,)
-        self.validation_images = dataset.train_images[validation]
-        self.validation_labels = torch.from_numpy(dataset.train_labels[validation])
+        self.validation_images = dataset.train_images[self.held_out]
+        self.validation_labels = dataset.train_labels[self.held_out]
         self.n_outliers = round(recipe.outlier_share * recipe.batch_size)
         if self.n_outliers:
             drawn = draw_outliers(dataset.train_images[train], N_OUTLIERS, seed=recipe.seed)
@@ -222,7 +124,7 @@ class Trainer:
             TrainingError: The loss is not a finite number.
         """
         start = time.perf_counter()
-        total = torch.zeros(2, device=self.device)  # of losses, and of images answered as taught
+        total = torch.zeros(2, device=self.device)  # of the losses, and of correct predictions
         self.network.train()
         for step, (pixels, targets) in enumerate(self.draw_batches(), start=1):
             total += self.take_step(step, pixels, targets)
@@ -246,9 +148,9 @@ class Trainer:
         )
 
     def draw_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield changed images and what to answer, both depending on seed and epoch alone.
+        """Yield augmented images and their targets, which depend on seed and epoch alone.
 
-        The answers are probabilities, shape (batch, classes); images beyond them are outliers.
+        Targets are probabilities, shape (batch, classes); further images are outliers.
         """
         seed = self.recipe.seed * 1_000_003 + self.epoch
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -262,32 +164,34 @@ class Trainer:
             if self.recipe.augment:
                 pixels = change_shape(pixels, self.recipe, generator)
             targets = self.draw_targets(pixels[: len(rows)], self.labels[rows])
-            # After the teacher, which sees the clean image.
+            # After the teacher, which is given the clean image.
             if self.recipe.augment and self.recipe.tone_share:
                 pixels = change_tone(pixels, self.recipe.tone_share, generator)
             yield pixels, targets
 
     def draw_order(self, generator: torch.Generator) -> Tensor:
-        """Return the rows of one epoch: each once, or drawn so that classes come equally often."""
+        """Return the rows of one epoch: each once, or drawn with equal frequency of classes."""
         if not self.recipe.oversample:
             return torch.randperm(len(self.images), generator=generator, device=self.device)
         rarity = 1 / torch.bincount(self.labels).float()[self.labels]  # (N,)
         return torch.multinomial(rarity, len(rarity), replacement=True, generator=generator)
 
     def draw_targets(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        """Return the probabilities to learn, shape (N, classes): smoothed labels, and a teacher's.
+        """Return the targets, shape (N, classes): smoothed labels, mixed with the teacher's output.
 
         Source: G. Hinton et al., Distilling the Knowledge in a Neural Network, 2015.
         """
         n_classes = len(self.class_names)
-        sure = nn.functional.one_hot(labels, n_classes).float()
-        smooth = torch.lerp(sure, torch.full_like(sure, 1 / n_classes), self.recipe.label_smoothing)
+        hard = nn.functional.one_hot(labels, n_classes).float()
+        smooth = torch.lerp(hard, torch.full_like(hard, 1 / n_classes), self.recipe.label_smoothing)
         if not self.teacher:
             return smooth
-        return torch.lerp(smooth, self.teacher.teach(pixels), self.recipe.teacher_share)
+        return torch.lerp(
+            smooth, self.teacher.compute_probabilities(pixels), self.recipe.teacher_share
+        )
 
     def take_step(self, step: int, pixels: Tensor, targets: Tensor) -> Tensor:
-        """Do one optimizer step; return its loss and how many images it answered as taught."""
+        """Do one optimizer step; return its loss and the number of correct predictions."""
         self.steps_done = self.epoch * self.steps + step
         if not self.plateau:
             done = self.steps_done / (self.recipe.epochs * self.steps)
@@ -296,9 +200,9 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
             logits = self.network(pixels.contiguous(memory_format=torch.channels_last)).float()
         loss = nn.functional.cross_entropy(logits[: len(targets)], targets)
-        if self.n_outliers:  # the most unsure answer is the same probability for every class
-            unsure = -logits[len(targets) :].log_softmax(dim=1).mean()
-            loss = loss + OUTLIER_WEIGHT * unsure
+        if self.n_outliers:  # towards the same probability for every class
+            uniformity = -logits[len(targets) :].log_softmax(dim=1).mean()
+            loss = loss + OUTLIER_WEIGHT * uniformity
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -308,30 +212,25 @@ class Trainer:
 
     def evaluate(self) -> tuple[float, float]:
         """Return loss and accuracy of the averaged weights on the validation split."""
-        logits = self.validation_logits()
-        loss = nn.functional.cross_entropy(logits, self.validation_labels)
-        correct = logits.argmax(dim=1) == self.validation_labels
+        logits = torch.from_numpy(self.validation_logits())
+        labels = torch.from_numpy(self.validation_labels)
+        loss = nn.functional.cross_entropy(logits, labels)
+        correct = logits.argmax(dim=1) == labels
         return float(loss), float(correct.float().mean())
 
-    def validation_logits(self) -> Tensor:
+    def validation_logits(self) -> NDArray[np.float32]:
         """Return the averaged weights' logits on the validation split, shape (N, classes)."""
-        return torch.from_numpy(compute_logits(self.average.module, self.validation_images))
+        return compute_logits(self.average.module, self.validation_images)
 
     def checkpoint(self) -> Checkpoint:
-        """Return the weights so far and, while there are epochs to come, the state to go on."""
+        """Return the weights and, unless the training is finished, the state to continue it."""
         weights = self.average.module.state_dict()
         if self.epoch >= self.recipe.epochs:
-            logits = self.validation_logits()
-            temperature = fit_temperature(logits, self.validation_labels)
-            confidences = (logits / temperature).softmax(dim=1).amax(dim=1)
-            return Checkpoint(
-                self.recipe,
-                self.epoch,
-                self.class_names,
-                weights,
-                temperature=temperature,
-                rejection_threshold=float(torch.quantile(confidences, REJECTED_SHARE)),
-            )
+            checkpoint = Checkpoint(self.recipe, self.epoch, self.class_names, weights)
+            # On the network as it is loaded again: another memory layout adds in another order.
+            logits = compute_logits(load_network(checkpoint), self.validation_images)
+            calibration = calibrate(logits, self.validation_labels)
+            return dataclasses.replace(checkpoint, calibration=calibration)
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         state["average.n_averaged"] = self.average.n_averaged
         for row, entries in self.optimizer.state_dict()["state"].items():
@@ -344,13 +243,13 @@ class Trainer:
         return Checkpoint(self.recipe, self.epoch, self.class_names, weights, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to where ``checkpoint`` was taken.
+        """Return to the state in which ``checkpoint`` was taken.
 
         Raises:
             ModelError: The checkpoint does not hold the state of this network.
         """
         self.epoch = checkpoint.epoch
-        if checkpoint.is_finished:  # and stopped before its result was written
+        if checkpoint.is_finished:  # stopped before its result was written
             self.average.module.load_state_dict(checkpoint.weights)
             return
         state, optimizer = checkpoint.state, self.optimizer.state_dict()
@@ -372,7 +271,7 @@ class Trainer:
             self.optimizer.param_groups[0]["lr"] = rate
 
     def _average_weights(self, average: Any, current: Any, n_averaged: Any) -> None:
-        """Move the averaged weights towards the current ones, faster while there are few."""
+        """Update the moving average of the weights, with a shorter memory in the first steps."""
         memory_steps = self.recipe.average_share * self.steps * self.recipe.epochs
         keep = min(1 - 1 / max(memory_steps, 2), (1 + self.steps_done) / (10 + self.steps_done))
         keep = keep if memory_steps else 0.0
@@ -386,3 +285,102 @@ class Trainer:
                 "try a smaller learning rate"
             )
         return loss
+
+
+class Teacher:
+    """The teacher of a distillation: a model file whose probabilities are learned.
+
+    A file and not a checkpoint: the int8 file of ``max`` predicts twice as fast as PyTorch, and it
+    is in the wheel.
+    """
+
+    def __init__(self, recipe: Recipe, class_names: tuple[str, ...]) -> None:
+        """Open the recipe's teacher.
+
+        Raises:
+            ModelError: There is no such model, or it has other classes.
+        """
+        try:
+            self.predictor = Predictor(find_model(recipe.teacher), threads=torch.get_num_threads())
+        except ModelError as error:
+            raise ModelError(
+                f"recipe {recipe.name} learns from the model {recipe.teacher!r}: {error}; "
+                "name another with --teacher, or train without: --teacher none"
+            ) from error
+        if self.predictor.info.class_names != class_names:
+            raise ModelError(
+                f"the teacher {recipe.teacher!r} has other classes than the data set; "
+                "train without: --teacher none"
+            )
+        self.temperature = recipe.teacher_softness
+
+    def compute_probabilities(self, pixels: Tensor) -> Tensor:
+        """Return the teacher's probabilities for each image, shape (N, classes).
+
+        Args:
+            pixels: Shape (N, 1, 28, 28), float, 0..1.
+        """
+        images = (pixels.squeeze(1) * 255).round().to(torch.uint8).cpu().numpy()
+        logits = self.predictor.compute_logits(np.ascontiguousarray(images))
+        return (torch.from_numpy(logits) / self.temperature).softmax(dim=1).to(pixels.device)
+
+
+def make_optimizer(recipe: Recipe, weights: Iterable[nn.Parameter]) -> Optimizer:
+    """Return the recipe's optimizer for these weights."""
+    usual: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "sgd":
+        return SGD(weights, momentum=recipe.momentum, **usual)
+    if recipe.optimizer == "rmsprop":
+        return RMSprop(weights, momentum=recipe.momentum, **usual)
+    return (AdamW if recipe.optimizer == "adamw" else Adam)(weights, **usual)
+
+
+def scale_rate(recipe: Recipe, *, epoch: int, done: float) -> float:
+    """Return the factor of the learning rate by the recipe's schedule, 0..1.
+
+    Args:
+        recipe: Names the schedule. ``plateau`` is constant here; its drops follow an epoch.
+        epoch: Number of the running epoch, from 0.
+        done: Share of all steps of the training that are done, 0..1.
+    """
+    schedules: dict[str, Callable[[], float]] = {
+        "onecycle": lambda: _one_cycle(recipe, done),
+        "cosine": lambda: _cosine(done),
+        "step": lambda: recipe.drop_factor ** (epoch // recipe.step_epochs),
+    }
+    return schedules.get(recipe.schedule, lambda: 1.0)()
+
+
+def _one_cycle(recipe: Recipe, done: float) -> float:
+    if done < recipe.warmup_share:
+        return done / recipe.warmup_share
+    return _cosine((done - recipe.warmup_share) / (1 - recipe.warmup_share))
+
+
+def _cosine(done: float) -> float:
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """Return the torch device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UsageError: There is no such device.
+        ProviderError: CUDA was asked for and does not run here.
+    """
+    if isinstance(name, torch.device):
+        return name
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"no device named {name!r}; there are: auto, cpu, cuda")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ProviderError("--device cuda: torch finds no usable CUDA device on this machine")
+    return torch.device(name)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether the device multiplies in bfloat16; others emulate it, slowly."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool({"avx512_bf16", "amx_bf16"} & read_cpu_flags())

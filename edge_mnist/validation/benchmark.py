@@ -1,8 +1,7 @@
-"""What a benchmark measures: our model files, any other image classifier's, and PyTorch.
+"""The benchmark: latency, throughput, cold start, memory and bytes of models, side by side.
 
-The benchmark: latency, throughput, cold start, memory and bytes; which file to take, and why.
-
-Comparing a benchmark with an earlier one: what got worse by more than is allowed.
+Measures our model files, any other image classifier's and PyTorch on the same weights, recommends a
+file for this machine, and compares a report with an earlier one.
 """
 
 import json
@@ -64,7 +63,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Subject(Variant):
+class OpenVariant(Variant):
     """A variant that is open, ready to be measured.
 
     Attributes:
@@ -89,7 +88,7 @@ class Subject(Variant):
         return self.fixed_batch in (None, batch_size)
 
 
-def open_model(path: Path, *, provider: str, threads: int, name: str) -> Subject:
+def open_model(path: Path, *, provider: str, threads: int, name: str) -> OpenVariant:
     """Open a model file that keeps the contract.
 
     Raises:
@@ -108,7 +107,7 @@ def open_model(path: Path, *, provider: str, threads: int, name: str) -> Subject
     )
 
 
-def open_other(path: Path, *, provider: str, threads: int, name: str) -> Subject:
+def open_other(path: Path, *, provider: str, threads: int, name: str) -> OpenVariant:
     """Open anybody's image classifier; what it is fed follows from the input it declares.
 
     Raises:
@@ -118,7 +117,7 @@ def open_other(path: Path, *, provider: str, threads: int, name: str) -> Subject
     return _open_onnx(path, provider=provider, threads=threads, name=name)
 
 
-def open_torch(path: Path, *, threads: int, name: str) -> Subject | None:
+def open_torch(path: Path, *, threads: int, name: str) -> OpenVariant | None:
     """Open the checkpoint beside a model file in PyTorch; None without torch or such weights."""
     from importlib.util import find_spec
 
@@ -126,17 +125,20 @@ def open_torch(path: Path, *, threads: int, name: str) -> Subject | None:
     if find_spec("torch") is None or not checkpoint_path.is_file():
         return None
     from edge_mnist.training.checkpoint import load_checkpoint, load_network
-    from edge_mnist.training.networks import compute_logits
-    from edge_mnist.training.run import limit_threads
+    from edge_mnist.training.networks import compute_logits, limited_threads
 
     checkpoint = load_checkpoint(checkpoint_path)
     weights = check_contract(read_model(path)).metadata.get("weights_sha256")
     if checkpoint.weights_sha256 != weights:
         return None
-    limit_threads(threads)
     network = load_network(checkpoint)
     images = draw_batch((0, SIDE_PX, SIDE_PX), np.uint8)
-    return Subject(
+
+    def run(n: int) -> object:
+        with limited_threads(threads):
+            return compute_logits(network, images(n), batch_size=n)
+
+    return OpenVariant(
         name=name,
         path=str(checkpoint_path),
         runtime="torch",
@@ -144,7 +146,7 @@ def open_torch(path: Path, *, threads: int, name: str) -> Subject | None:
         size_bytes=checkpoint_path.stat().st_size,
         accuracy=None,
         quantization=None,
-        run=lambda n: compute_logits(network, images(n), batch_size=n),
+        run=run,
         open_anew=lambda: load_network(load_checkpoint(checkpoint_path)),
         cold_code=TORCH_CODE.format(path=str(checkpoint_path), threads=threads),
     )
@@ -154,11 +156,10 @@ TORCH_CODE = """
 import numpy
 from pathlib import Path
 from edge_mnist.training.checkpoint import load_checkpoint, load_network
-from edge_mnist.training.run import limit_threads
-from edge_mnist.training.networks import compute_logits
-limit_threads({threads})
+from edge_mnist.training.networks import compute_logits, limited_threads
 network = load_network(load_checkpoint(Path({path!r})))
-compute_logits(network, numpy.zeros((1, 28, 28), numpy.uint8))
+with limited_threads({threads}):
+    compute_logits(network, numpy.zeros((1, 28, 28), numpy.uint8))
 """
 
 ONNX_CODE = """
@@ -178,13 +179,13 @@ def _open_onnx(
     name: str,
     accuracy: float | None = None,
     quantization: str | None = None,
-) -> Subject:
+) -> OpenVariant:
     content = read_model(path).content
     session = open_session(content, provider=provider, threads=threads)
     inputs = session.get_inputs()
     # Old files list their weights among the inputs; those have values of their own.
     if len(inputs) != 1 or inputs[0].type not in NUMPY_TYPES:
-        raise UsageError(f"{path} is no image classifier: want one input of numbers")
+        raise UsageError(f"{path} is no image classifier: expected one input of numbers")
     shape, dtype = _fill_shape(inputs[0].shape), NUMPY_TYPES[inputs[0].type]
     images = draw_batch(shape, dtype)
     ran = provider_of(session)
@@ -197,7 +198,7 @@ def _open_onnx(
         run(example_shape[0])
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise ModelError(f"{path} does not run: {' '.join(str(error).split())[:200]}") from error
-    return Subject(
+    return OpenVariant(
         name=name,
         path=str(path),
         runtime="onnxruntime",
@@ -302,7 +303,7 @@ class BenchReport:
     schema_version: int = SCHEMA_VERSION
 
 
-def run_benchmark(
+def bench(
     models: Sequence[str | Path] | None = None,
     *,
     against: Sequence[Path] = (),
@@ -327,15 +328,15 @@ def run_benchmark(
         ProviderError: CUDA was asked for and does not really run.
         UsageError: A file of ``against`` is no image classifier.
     """
-    subjects = open_subjects(models, against, provider, threads, with_torch)
+    variants = open_variants(models, against, provider, threads, with_torch)
     latencies = measure_latencies(
-        {one.name: partial(one.run, one.fixed_batch or 1) for one in subjects}
+        {one.name: partial(one.run, one.fixed_batch or 1) for one in variants}
     )
-    throughputs = [measure_throughput(subjects, size) for size in batch_sizes]
+    throughputs = [measure_throughput(variants, size) for size in batch_sizes]
     opened = time_in_turns(
-        {one.name: one.open_anew for one in subjects}, rounds=STARTS, runs_per_round=1
+        {one.name: one.open_anew for one in variants}, rounds=STARTS, runs_per_round=1
     )
-    cold = measure_cold_starts(subjects)
+    cold = measure_cold_starts(variants)
     measured = tuple(
         Measured(
             **one.about,
@@ -349,22 +350,22 @@ def run_benchmark(
             process_start_ms=round(cold[one.name][0] * 1e3, 1),
             peak_memory_mb=round(cold[one.name][1] / 1e6, 1),
         )
-        for one in subjects
+        for one in variants
     )
     return BenchReport(processor_name(), threads, measured, recommend(measured))
 
 
-def open_subjects(
+def open_variants(
     models: Sequence[str | Path] | None,
     against: Sequence[Path],
     provider: str,
     threads: int,
     with_torch: bool,
-) -> list[Subject]:
-    """Open everything that is to be measured; see ``run_benchmark``."""
+) -> list[OpenVariant]:
+    """Open everything that is to be measured; see ``bench``."""
     paths = find_models(models)
     names = _short_names([*paths, *against])
-    subjects = [
+    variants = [
         open_model(path, provider=provider, threads=threads, name=name)
         for path, name in zip(paths, names, strict=False)
     ]
@@ -372,32 +373,32 @@ def open_subjects(
         for path, name in zip(paths, names, strict=False):
             if path.name == FLOAT32_NAME:
                 beside = open_torch(path, threads=threads, name=f"{name} in PyTorch")
-                subjects += [beside] if beside else []
-    return subjects + [
+                variants += [beside] if beside else []
+    return variants + [
         open_other(path, provider=provider, threads=threads, name=name)
         for path, name in zip(against, names[len(paths) :], strict=True)
     ]
 
 
-def measure_throughput(subjects: Sequence[Subject], batch_size: int) -> dict[str, float]:
+def measure_throughput(variants: Sequence[OpenVariant], batch_size: int) -> dict[str, float]:
     """Return images per second at a batch size, of those that take it."""
-    runs = {one.name: partial(one.run, batch_size) for one in subjects if one.takes(batch_size)}
+    runs = {one.name: partial(one.run, batch_size) for one in variants if one.takes(batch_size)}
     spent_s = time_in_turns(runs, rounds=15, runs_per_round=max(1, 64 // batch_size))
     return {name: batch_size / float(np.median(runs)) for name, runs in spent_s.items()}
 
 
-def measure_cold_starts(subjects: Sequence[Subject]) -> dict[str, tuple[float, float]]:
+def measure_cold_starts(variants: Sequence[OpenVariant]) -> dict[str, tuple[float, float]]:
     """Return seconds to the first answer and peak resident bytes of a new process, medians."""
-    peaks: dict[str, list[int]] = {one.name: [] for one in subjects}
+    peaks: dict[str, list[int]] = {one.name: [] for one in variants}
 
-    def start(one: Subject) -> None:
+    def start(one: OpenVariant) -> None:
         code = one.cold_code + REPORT_MEMORY
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         if done.returncode:
             raise ModelError(f"{one.path} fails in a new process: {done.stderr.strip()[-200:]}")
         peaks[one.name].append(int(done.stdout.split()[-1]))
 
-    starts = {one.name: partial(start, one) for one in subjects}
+    starts = {one.name: partial(start, one) for one in variants}
     spent_s = time_in_turns(starts, rounds=STARTS, runs_per_round=1)
     return {
         name: (float(np.median(spent_s[name])), float(np.median(peaks[name]))) for name in starts
@@ -471,7 +472,7 @@ def compare_reports(
     """List what got worse than a base report by more than a share.
 
     Times are put in proportion to a model outside the contract that both reports measured, if
-    there is one: it tells the machine's mood.
+    there is one: its change is the change of the machine's speed.
 
     Args:
         base: A report as ``bench --json`` printed it.
@@ -489,28 +490,28 @@ def compare_reports(
     if not ours:
         raise UsageError("the base report has none of these models")
     others = [one for one in shared if one.quantization is None]
-    yardsticks = [one for one in others if one.runtime != "torch"]
-    mood = 1.0
-    if yardsticks:
-        mood = yardsticks[0].latency.p50_us / old[yardsticks[0].name]["latency"]["p50_us"]
+    baselines = [one for one in others if one.runtime != "torch"]
+    slowdown = 1.0
+    if baselines:
+        slowdown = baselines[0].latency.p50_us / old[baselines[0].name]["latency"]["p50_us"]
     return [
         found
         for one in ours
-        for found in _list_changes(old[one.name], one, mood)
+        for found in _list_changes(old[one.name], one, slowdown)
         if found.ratio > 1 + max_regression
     ]
 
 
-def _list_changes(old: dict[str, Any], new: Measured, mood: float) -> list[Regression]:
+def _list_changes(old: dict[str, Any], new: Measured, slowdown: float) -> list[Regression]:
     pairs = [
-        ("p50_us", old["latency"]["p50_us"] * mood, new.latency.p50_us),
+        ("p50_us", old["latency"]["p50_us"] * slowdown, new.latency.p50_us),
         ("size_bytes", old["size_bytes"], new.size_bytes),
     ]
     changes = [Regression(new.name, name, was, is_, is_ / was) for name, was, is_ in pairs]
     for size, rate in new.images_per_s.items():
         was = old["images_per_s"].get(str(size))
         if was:
-            expected = was / mood
+            expected = was / slowdown
             changes.append(
                 Regression(new.name, f"images_per_s at {size}", expected, rate, expected / rate)
             )

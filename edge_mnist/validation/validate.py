@@ -1,10 +1,11 @@
-"""Validation: does a model keep the contract, agree with its reference, and lose no accuracy?
+"""Validation: whether a model file keeps the contract, agrees with its reference, and is accurate.
 
-Runs without torch on a device; torch is used only where a checkpoint is the reference.
+Runs without torch on a device; torch is used only if a checkpoint is the reference.
 """
 
 import contextlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.errors import ProviderError, UsageError
-from edge_mnist.model_file import FLOAT32_NAME
+from edge_mnist.model_file import (
+    FLOAT32_NAME,
+    ModelFile,
+    check_contract,
+    find_models,
+    read_model,
+)
 from edge_mnist.predictor import Predictor
 from edge_mnist.validation.gate import (
     Check,
     Limits,
+    Reference,
     check_accuracy_lost,
-    check_batchmates,
+    check_batch_invariance,
     check_parity,
     check_weights,
     find_reference,
@@ -35,14 +43,14 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well the test images are read.
+    """The accuracy on the test images.
 
     Attributes:
         n_images: Images in the test set.
-        accuracy: Share read right.
+        accuracy: Share of correct labels, whatever the confidence.
         by_class: That share for each class.
-        calibration_error: Expected calibration error: how far confidence lies from accuracy.
-        rejected: Share that the rejection threshold refuses; ``accuracy`` counts them all.
+        calibration_error: Expected calibration error: the distance of confidence and accuracy.
+        rejected: Share with a confidence below the rejection threshold.
     """
 
     n_images: int
@@ -71,7 +79,7 @@ class Float32Comparison:
 
 @dataclass(frozen=True)
 class ModelReport:
-    """All that was found out about one model file; ``passed`` if every check did."""
+    """The checks and figures of one model file; ``passed`` if every check did."""
 
     path: str
     sha256: str
@@ -97,39 +105,93 @@ class ValidationReport:
 
 
 def validate(
-    paths: Sequence[Path],
+    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    dataset: "Dataset | None" = None,
     *,
-    dataset: "Dataset | None",
+    self_test: bool = False,
     against: str | Path | None = None,
     limits: Limits | None = None,
-    with_robustness: bool = False,
+    robustness: bool = False,
+    data_dir: Path | None = None,
+    offline: bool = False,
 ) -> ValidationReport:
-    """Put model files through the gate.
+    """Check model files against their reference and measure their accuracy.
 
     Args:
-        paths: Model files.
-        dataset: Its test part measures accuracy and, against a checkpoint, parity. None for a
-            self-test on the golden images alone.
+        models: Model files, folders written by export, released models; see
+            ``model_file.find_models``. None takes EDGE_MNIST_MODEL, else the released ``default``.
+        dataset: Its test part measures accuracy and, against a checkpoint, parity. None loads the
+            data set that the models were trained on.
+        self_test: Use the golden images that travel with a model, and no data set.
         against: A checkpoint file, or ``reference`` for the reference.npz beside each model.
-            None takes the checkpoint beside the model where torch is installed, else the latter.
-        limits: What may be missed.
-        with_robustness: Measure accuracy on corrupted test images too; takes a minute.
+            None takes the checkpoint beside the model if torch is installed, else reference.npz.
+        limits: The limits of the gate.
+        robustness: Measure accuracy on corrupted test images too; takes a minute.
+        data_dir: See ``load_dataset``.
+        offline: Never download.
+
+    Returns:
+        A report; ``passed`` is False if a limit is missed.
 
     Raises:
         ModelError: A model is missing, broken or breaks the contract; so is its reference.
-        UsageError: A checkpoint was given, but no data set.
+        DataError: The data set cannot be had.
+        UsageError: A checkpoint or robustness needs a data set, not a self-test; or the models
+            were trained on different data sets.
     """
-    if with_robustness and not dataset:
-        raise UsageError("robustness is measured on the test set; it has no place in a self-test")
-    wear = _measure_robustness(paths, dataset) if with_robustness else {}
-    reports = tuple(
-        _validate_model(path, dataset, against, limits or Limits(), wear.get(path))
-        for path in paths
+    if self_test and (dataset is not None or robustness):
+        raise UsageError("a self-test uses golden images only: no data set, no robustness")
+    names = [models] if isinstance(models, str | os.PathLike) else models
+    files = [read_model(path) for path in find_models(names)]
+    if dataset is None and not self_test:
+        dataset = load_test_data(files, data_dir=data_dir, offline=offline)
+    return validate_files(
+        files, dataset, against=against, limits=limits or Limits(), robustness=robustness
     )
-    return ValidationReport(reports, passed=all(report.passed for report in reports))
 
 
-def load_test_data(paths: Sequence[Path], *, data_dir: Path | None, offline: bool) -> "Dataset":
+def validate_files(
+    files: Sequence[ModelFile],
+    dataset: "Dataset | None",
+    *,
+    against: str | Path | Reference | None,
+    limits: Limits,
+    robustness: bool = False,
+) -> ValidationReport:
+    """Check model files that were read, or are still to be written; see ``validate``.
+
+    Args:
+        files: An int8 file is compared with the float32 file of its folder, which may be among
+            ``files`` or on disk.
+        dataset: None for a self-test.
+        against: As for ``validate``, or the reference itself.
+        limits: The limits of the gate.
+        robustness: Measure accuracy on corrupted test images too.
+    """
+    opened = [_open_on_each_provider(file) for file in files]
+    first = [predictors[0] for predictors in opened]
+    corrupted: Sequence[Robustness | None] = [None] * len(files)
+    if robustness and dataset:
+        corrupted = measure_robustness(first, dataset.test_images, dataset.test_labels)
+    float32 = {one.model.path: one for one in first}
+    reports = []
+    for predictors, found in zip(opened, corrupted, strict=True):
+        reference = (
+            against
+            if isinstance(against, Reference)
+            else find_reference(predictors[0], dataset, against)
+        )
+        beside = predictors[0].model.path.with_name(FLOAT32_NAME)
+        other = float32.get(beside)
+        if other is None and beside.is_file():
+            other = Predictor(beside, provider="cpu")
+        reports.append(_validate_model(predictors, other, dataset, reference, limits, found))
+    return ValidationReport(tuple(reports), passed=all(report.passed for report in reports))
+
+
+def load_test_data(
+    files: Iterable[ModelFile], *, data_dir: Path | None = None, offline: bool = False
+) -> "Dataset":
     """Load the data set that models say they were trained on.
 
     Raises:
@@ -138,34 +200,41 @@ def load_test_data(paths: Sequence[Path], *, data_dir: Path | None, offline: boo
     """
     from edge_mnist.training.data import load_dataset
 
-    names = {Predictor(path, provider="cpu").info.metadata.get("dataset", "") for path in paths}
+    names = {check_contract(file).metadata.get("dataset", "") for file in files}
     if len(names) > 1:
         raise UsageError(f"the models are of different data sets: {', '.join(sorted(names))}")
     if "" in names:
-        raise UsageError("a model does not say what it was trained on; only --self-test can help")
+        raise UsageError("a model does not name its data set; only --self-test can validate it")
     return load_dataset(names.pop(), data_dir=data_dir, offline=offline)
 
 
 def _validate_model(
-    path: Path,
+    predictors: Sequence[Predictor],
+    float32: Predictor | None,
     dataset: "Dataset | None",
-    against: str | Path | None,
+    reference: Reference,
     limits: Limits,
     robustness: Robustness | None,
 ) -> ModelReport:
-    predictors = open_on_each_provider(path)
     first = predictors[0]
-    reference = find_reference(first, dataset, against)
     checks: list[Check] = []
     for predictor in predictors:
         checks += check_parity(predictor, reference, limits)
-        checks.append(check_batchmates(predictor, reference.images))
-    comparison = compare_with_float32(first, dataset)
-    if comparison and comparison.accuracy_lost is not None and dataset:
-        n_images = len(dataset.test_labels)
-        checks.append(check_accuracy_lost(comparison.accuracy_lost, n_images, limits))
+        checks.append(check_batch_invariance(predictor, reference.images))
+    timed = {"model": one_image(first.session)}
+    is_compared = first.info.quantization != "none" and float32 is not None
+    if is_compared and float32:
+        check_weights(first, float32.info.metadata.get("weights_sha256", ""), float32.model.path)
+        timed["float32"] = one_image(float32.session)
+    latencies = measure_latencies(timed)
+    comparison = None
+    if is_compared and float32:
+        comparison = _compare_with_float32(first, float32, dataset, latencies)
+        if comparison.accuracy_lost is not None and dataset:
+            n_images = len(dataset.test_labels)
+            checks.append(check_accuracy_lost(comparison.accuracy_lost, n_images, limits))
     return ModelReport(
-        path=str(path),
+        path=str(first.model.path),
         sha256=first.model.sha256,
         size_bytes=first.model.size_bytes,
         quantization=first.info.quantization,
@@ -174,35 +243,18 @@ def _validate_model(
         checks=tuple(checks),
         accuracy=measure_accuracy(first, dataset) if dataset else None,
         robustness=robustness,
-        latency=measure_latencies({"model": one_image(first.session)})["model"],
+        latency=latencies["model"],
         against_float32=comparison,
         passed=all(check.passed for check in checks),
     )
 
 
-def _measure_robustness(paths: Sequence[Path], dataset: "Dataset | None") -> dict[Path, Robustness]:
-    assert dataset is not None
-    predictors = [Predictor(path, provider="cpu") for path in paths]
-    found = measure_robustness(predictors, dataset.test_images, dataset.test_labels)
-    return dict(zip(paths, found, strict=True))
-
-
-def compare_with_float32(
-    predictor: Predictor, dataset: "Dataset | None"
-) -> Float32Comparison | None:
-    """Compare an int8 model with the float32 file beside it; None if there is nothing to compare.
-
-    Raises:
-        ModelError: The float32 file is of other weights.
-    """
-    sibling = predictor.model.path.with_name(FLOAT32_NAME)
-    if predictor.info.quantization == "none" or not sibling.is_file():
-        return None
-    float32 = Predictor(sibling, provider="cpu")
-    check_weights(predictor, float32.info.metadata.get("weights_sha256", ""), sibling)
-    latencies = measure_latencies(
-        {"int8": one_image(predictor.session), "float32": one_image(float32.session)}
-    )
+def _compare_with_float32(
+    predictor: Predictor,
+    float32: Predictor,
+    dataset: "Dataset | None",
+    latencies: Mapping[str, Latency],
+) -> Float32Comparison:
     lost, changed = None, None
     if dataset:
         old, new = (one.predict_images(dataset.test_images)[0] for one in (float32, predictor))
@@ -212,15 +264,15 @@ def compare_with_float32(
         accuracy_lost=lost,
         labels_changed=changed,
         size_ratio=predictor.model.size_bytes / float32.model.size_bytes,
-        p50_ratio=latencies["int8"].p50_us / latencies["float32"].p50_us,
+        p50_ratio=latencies["model"].p50_us / latencies["float32"].p50_us,
     )
 
 
-def open_on_each_provider(path: Path) -> list[Predictor]:
+def _open_on_each_provider(file: ModelFile) -> list[Predictor]:
     """Open a model on every provider that really runs here, the CPU first."""
-    predictors = [Predictor(path, provider="cpu")]
+    predictors = [Predictor(file, provider="cpu")]
     with contextlib.suppress(ProviderError):  # the report names the providers that did run
-        predictors.append(Predictor(path, provider="cuda"))
+        predictors.append(Predictor(file, provider="cuda"))
     return predictors
 
 

@@ -5,7 +5,9 @@ model_config.proto.
 """
 
 import json
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from edge_mnist.model_file import (
     ModelFile,
     ModelInfo,
     check_contract,
+    locate,
     read_model,
 )
 
@@ -44,7 +47,46 @@ class TritonModel:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TritonResult:
+    """The models that one export wrote to a repository."""
+
+    repository: str
+    models: tuple[TritonModel, ...]
+    schema_version: int = 1
+
+    @property
+    def next_command(self) -> str:
+        """A command that serves the repository."""
+        return f"tritonserver --model-repository {Path(self.repository).resolve()}"
+
+    def to_text(self) -> str:
+        """Return a line for each model."""
+        return "\n".join(
+            f"{model.folder}: {', '.join(model.files)}, from {model.source}"
+            for model in self.models
+        )
+
+
 def export_triton(
+    paths: Sequence[Path], repository: Path, *, overwrite: bool = False
+) -> TritonResult:
+    """Write model files into a Triton model repository, each as version 1 of a model.
+
+    Args:
+        paths: Model files that keep the contract, float32 or int8.
+        repository: The folder that Triton is started with; other models in it stay.
+        overwrite: Replace files that this function did not write.
+
+    Raises:
+        ModelError: A file breaks the contract.
+        OutputError: It cannot be written, or would replace files that are not ours.
+    """
+    models = tuple(add_model(path, repository, overwrite=overwrite) for path in paths)
+    return TritonResult(str(repository), models)
+
+
+def add_model(
     model_path: Path, repository: Path, *, name: str | None = None, overwrite: bool = False
 ) -> TritonModel:
     """Write a model file into a Triton model repository, as version 1.
@@ -63,7 +105,7 @@ def export_triton(
     info = check_contract(model)
     name = name or name_model(info)
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
-        raise ModelError(f"{name!r} cannot be a model's name: want letters, digits, -, _ and .")
+        raise ModelError(f"{name!r} cannot be a model's name: expected letters, digits, -, _ and .")
     folder = repository / name
     # The configuration last: until it is there, Triton finds nothing to serve.
     files = {
@@ -79,8 +121,9 @@ def export_triton(
     return TritonModel(str(folder), name, str(model.path), model.sha256, tuple(files))
 
 
-def is_checkpoint(source: Path) -> bool:
-    """Tell whether a path is a checkpoint or a run, which has to be exported first."""
+def is_checkpoint(name: str | os.PathLike[str]) -> bool:
+    """Tell whether a name stands for a checkpoint or a run, which has to be exported first."""
+    source = locate(name)
     if not source.is_dir():
         return source.suffix == Path(CHECKPOINT_NAME).suffix and source.is_file()
     exported = any((source / name).is_file() for name in (FLOAT32_NAME, INT8_NAME))

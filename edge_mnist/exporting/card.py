@@ -1,4 +1,4 @@
-"""What an export says of itself: in the model file, in the manifest and on the model card."""
+"""The descriptions of an export: the model file's metadata, the manifest and the model card."""
 
 import dataclasses
 import hashlib
@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edge_mnist.export.golden import draw_golden_images, hash_images
+from edge_mnist.exporting.golden import draw_golden_images, hash_images
 from edge_mnist.machine import processor_name
 from edge_mnist.model_file import CONTRACT_VERSION, INT8_NAME
-from edge_mnist.training.checkpoint import Checkpoint
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.calibration import Calibration
+from edge_mnist.training.checkpoint import hash_weights
 from edge_mnist.validation.robustness import Robustness
 from edge_mnist.validation.timing import Latency
+
+if TYPE_CHECKING:
+    from edge_mnist.exporting.onnx import Source
 
 MANIFEST_VERSION = 1
 LICENSE = "MIT"
@@ -36,27 +40,33 @@ class ExportedModel:
     latency: Latency
 
 
-def describe_model(checkpoint: Checkpoint, dataset: Dataset, quantization: str) -> dict[str, str]:
+def describe_model(source: "Source", calibration: Calibration, quantization: str) -> dict[str, str]:
     """Return a model file's metadata, all but its accuracy."""
     images, _ = draw_golden_images()
-    unusual = {} if dataset.framing == "digit" else {"framing": dataset.framing}
-    return unusual | {
+    dataset, checkpoint = source.dataset, source.checkpoint
+    about = {} if dataset.framing == "digit" else {"framing": dataset.framing}
+    about |= {
         "contract": CONTRACT_VERSION,
-        "class_names": json.dumps(checkpoint.class_names),
-        "network": checkpoint.recipe.network,
-        "recipe": checkpoint.recipe.to_short_json(),
-        "epoch": str(checkpoint.epoch),
-        "weights_sha256": checkpoint.weights_sha256,
+        "class_names": json.dumps(dataset.class_names),
+        "network": source.name,
+    }
+    if checkpoint:
+        about |= {"recipe": checkpoint.recipe.to_short_json(), "epoch": str(checkpoint.epoch)}
+    else:
+        about |= {"pixels": json.dumps(dataclasses.asdict(source.convention))}
+    about |= {
+        "weights_sha256": hash_weights(source.network.state_dict()),
         "dataset": dataset.name,
         "dataset_sha256": dataset.sha256,
         "quantization": quantization,
-        "temperature": repr(checkpoint.temperature),
-        "rejection_threshold": repr(checkpoint.rejection_threshold),
+        "temperature": repr(calibration.temperature),
+        "rejection_threshold": repr(calibration.rejection_threshold),
         "golden_sha256": hash_images(images),
         "tools": json.dumps(tool_versions()),
         "date": datetime.now(UTC).date().isoformat(),
-        "license": LICENSE,
     }
+    # What somebody else's network is licensed under is not known here.
+    return about | ({"license": LICENSE} if checkpoint else {})
 
 
 def tool_versions() -> dict[str, str]:
@@ -67,33 +77,33 @@ def tool_versions() -> dict[str, str]:
 
 
 def make_manifest(
-    checkpoint: Checkpoint,
-    dataset: Dataset,
+    source: "Source",
     models: Sequence[ExportedModel],
     files: Mapping[str, bytes],
     command: str,
 ) -> bytes:
-    """Return the content of manifest.json: every file's hash and size, and where it came from.
+    """Return the content of manifest.json: every file's hash and size, and their origin.
 
     Args:
-        checkpoint: What was exported.
-        dataset: What accuracy was measured on.
+        source: What was exported.
         models: The model files among ``files``.
         files: Content of every other file of the export, by name.
         command: The command that made them.
     """
+    checkpoint = source.checkpoint
     manifest = {
         "schema_version": MANIFEST_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "commit": source_commit(),
-        "recipe": dataclasses.asdict(checkpoint.recipe),
-        "epoch": checkpoint.epoch,
-        "weights_sha256": checkpoint.weights_sha256,
-        "dataset": {"name": dataset.name, "sha256": dataset.sha256},
+        "network": source.name,
+        "recipe": dataclasses.asdict(checkpoint.recipe) if checkpoint else None,
+        "epoch": checkpoint.epoch if checkpoint else None,
+        "weights_sha256": hash_weights(source.network.state_dict()),
+        "dataset": {"name": source.dataset.name, "sha256": source.dataset.sha256},
         "tools": tool_versions(),
         "machine": {"processor": processor_name(), "cores": os.cpu_count()},
-        "license": LICENSE,
+        "license": LICENSE if checkpoint else None,
         "files": {name: describe_file(content) for name, content in files.items()},
         "models": {
             model.name: {
@@ -126,42 +136,37 @@ def source_commit() -> str:
 
 
 def write_card(
-    checkpoint: Checkpoint,
-    dataset: Dataset,
+    source: "Source",
+    calibration: Calibration,
     models: Sequence[ExportedModel],
     robustness: Sequence[Robustness],
 ) -> str:
-    """Return the model card, Markdown.
-
-    Args:
-        checkpoint: What was exported.
-        dataset: What accuracy was measured on.
-        models: The model files.
-        robustness: What each of them keeps of its accuracy on worse pictures.
-    """
-    recipe = checkpoint.recipe
+    """Return the model card, Markdown."""
     rows = "\n".join(
         f"| `{model.name}` | {model.size_bytes:,} | {model.accuracy:.2%} "
         f"| {model.latency.p50_us:.0f} | `{model.sha256[:16]}` |"
         for model in models
     )
-    int8_note = CARD_INT8 if any(model.name == INT8_NAME for model in models) else ""
+    dataset, checkpoint = source.dataset, source.checkpoint
+    if checkpoint:
+        recipe = checkpoint.recipe
+        training = f", recipe `{recipe.name}`, seed {recipe.seed}, {checkpoint.epoch} epochs"
+        origin = f"Network `{source.name}`{training}, trained on `{dataset.name}`."
+    else:
+        origin = f"Network `{source.name}`, exported with the data set `{dataset.name}`."
     return CARD.format(
-        network=recipe.network,
-        recipe=recipe.name,
-        seed=recipe.seed,
-        epoch=checkpoint.epoch,
+        origin=origin,
         dataset=dataset.name,
         n_test=len(dataset.test_labels),
         rows=rows,
-        n_classes=len(checkpoint.class_names),
-        class_names=", ".join(checkpoint.class_names),
-        temperature=checkpoint.temperature,
+        n_classes=len(dataset.class_names),
+        class_names=", ".join(dataset.class_names),
+        temperature=calibration.temperature,
         processor=processor_name(),
-        int8_note=int8_note,
+        int8_note=CARD_INT8 if any(model.name == INT8_NAME for model in models) else "",
         robustness=describe_robustness(models, robustness),
-        threshold=checkpoint.rejection_threshold,
-        license=LICENSE,
+        threshold=calibration.rejection_threshold,
+        licence=f"Licence: {LICENSE}." if checkpoint else "Licence: its author's.",
     )
 
 
@@ -185,7 +190,7 @@ processor: `edge-mnist bench` measures both side by side and says which one to u
 
 CARD = """# Model card
 
-Network `{network}`, recipe `{recipe}`, seed {seed}, {epoch} epochs, trained on `{dataset}`.
+{origin}
 
 | file | bytes | accuracy on {n_test:,} test images | p50, one image (us) | SHA-256 |
 |---|---|---|---|---|
@@ -203,11 +208,11 @@ Latency: one thread of an {processor}, measured side by side in one run; compare
 
 Classes, in order: {class_names}. The batch is free from 1 up.
 
-## Worse pictures
+## Corruptions
 
-Accuracy on the first 1,000 test images, made worse in fifteen ways in the manner of MNIST-C
-(`edge_mnist.validation.robustness`). `edge-mnist validate --robustness` measures it again, and
-what is left of it when each is taken for a picture and brought to MNIST's form first.
+Accuracy on the first 1,000 test images under fifteen corruptions in the manner of MNIST-C
+(`edge_mnist.validation.robustness`). `edge-mnist validate --robustness` measures it again, also
+with each corrupted image taken for a picture and brought to MNIST's form first.
 
 {robustness}
 
@@ -219,10 +224,10 @@ what is left of it when each is taken for a picture and brought to MNIST's form 
 ## Limits
 
 Made for one handwritten digit per image, framed as in MNIST (`edge_mnist.picture` does that for a
-picture). The network answers whatever it is given; `edge-mnist predict` rejects pictures that are
+picture). The network gives an answer for any input; `edge-mnist predict` rejects pictures that are
 blank or show more than one digit, and answers with less confidence than {threshold:.3f}, which
 99.8 % of the validation images reach. Some letters and drawings pass all the same. Not for
 decisions about people.
 
-Licence: {license}.
+{licence}
 """

@@ -65,6 +65,17 @@ class WebResult:
     files: int
     size_bytes: int
     runtime: str
+    schema_version: int = 1
+
+    @property
+    def next_command(self) -> str:
+        """A command that shows the page."""
+        return f"python3 -m http.server -d {self.folder} -b 127.0.0.1 8000"
+
+    def to_text(self) -> str:
+        """Return a line on what was written."""
+        size = f"{self.files} files, {self.size_bytes:,} bytes"
+        return f"{self.folder}: {size}, with {self.model}"
 
 
 def export_web(
@@ -77,7 +88,7 @@ def export_web(
     """Write a page that reads digits in the browser.
 
     Args:
-        model: A model file, or a folder written by export; see ``modelfile.find_model``. Of a
+        model: A model file, or a folder written by export; see ``model_file.find_model``. Of a
             folder's models the int8 one is taken, where there is one.
         folder: Where to write.
         offline: Take the runtime from npm's cache only.
@@ -112,7 +123,7 @@ def choose_model(name: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         ModelError: There is no such file.
     """
-    path = find_model(name)
+    path = find_model(name, prefer_exports=True)
     named = name or os.environ.get("EDGE_MNIST_MODEL")
     small = path.with_name(INT8_NAME)
     is_named = named is not None and Path(named).name == path.name

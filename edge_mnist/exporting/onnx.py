@@ -1,0 +1,455 @@
+"""Export to ONNX: build the files, validate them against the untouched network, then write."""
+
+import copy
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import nn
+
+from edge_mnist.errors import GateError, ModelError, OutputError, UsageError
+from edge_mnist.exporting.card import ExportedModel, describe_model, make_manifest, write_card
+from edge_mnist.exporting.golden import draw_golden_images
+from edge_mnist.exporting.graph import (
+    Quantization,
+    attach_contract,
+    choose_calibration,
+    export_body,
+    fold_temperature,
+    quantize_body,
+)
+from edge_mnist.files import make_folder, output_errors, write_atomically
+from edge_mnist.model_file import (
+    CARD_NAME,
+    CHECKPOINT_NAME,
+    FLOAT32_NAME,
+    INT8_NAME,
+    MANIFEST_NAME,
+    REFERENCE_NAME,
+    ModelFile,
+)
+from edge_mnist.predictor import Predictor
+from edge_mnist.training.calibration import Calibration, calibrate
+from edge_mnist.training.checkpoint import (
+    Checkpoint,
+    hash_weights,
+    load_checkpoint,
+    load_network,
+    pack_checkpoint,
+)
+from edge_mnist.training.data import load_dataset
+from edge_mnist.training.dataset import Dataset, split_stratified, split_training
+from edge_mnist.training.networks import PixelConvention, compute_logits
+from edge_mnist.training.run import TrainingRun, find_checkpoint
+from edge_mnist.validation.gate import Limits, Reference
+from edge_mnist.validation.robustness import measure_robustness
+from edge_mnist.validation.validate import (
+    ModelReport,
+    ValidationReport,
+    measure_accuracy,
+    validate_files,
+)
+
+HELD_OUT_SHARE = 1 / 12  # of the training images, where no training has held out any
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What one export wrote.
+
+    Attributes:
+        folder: Where the files are.
+        checkpoint: The checkpoint that was exported; None for a network.
+        epoch: Epochs that the checkpoint has done; None for a network.
+        epochs: Epochs of its recipe; None for a network.
+        models: The model files.
+        temperature: Divides the logits.
+        rejection_threshold: Smallest confidence of an accepted answer, 0..1.
+        validation: The checks that the files passed.
+    """
+
+    folder: str
+    checkpoint: str | None
+    epoch: int | None
+    epochs: int | None
+    models: tuple[ExportedModel, ...]
+    temperature: float
+    rejection_threshold: float
+    validation: ValidationReport
+    schema_version: int = 1
+
+    @property
+    def next_command(self) -> str:
+        """A command that uses what was written."""
+        return f"edge-mnist validate {self.folder}"
+
+    def to_text(self) -> str:
+        """Return a table of the files."""
+        rows = [("file", "bytes", "accuracy", "p50, one image")]
+        rows += [
+            (
+                f"{self.folder}/{model.name}",
+                f"{model.size_bytes:,}",
+                f"{model.accuracy:.2%}",
+                f"{model.latency.p50_us:.0f} us",
+            )
+            for model in self.models
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        what = self.checkpoint or "the network"
+        lines.insert(0, f"{what} exported; every file passed the gate")
+        if self.epoch is not None and self.epochs is not None and self.epoch < self.epochs:
+            lines.insert(0, f"note: {what} is unfinished, epoch {self.epoch} of {self.epochs}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A network to export, and what is known about it.
+
+    Attributes:
+        network: As its author wrote it; never changed.
+        name: Of the network, for people.
+        convention: The pixels that it expects.
+        dataset: Calibrates, quantises and validates.
+        training_rows: Rows of the training images that the network learned from, for all we know.
+        held_out_rows: The other rows.
+        checkpoint: The checkpoint that it comes from, or None.
+        path: Of that checkpoint, or None.
+        calibration: The checkpoint's, or None.
+    """
+
+    network: nn.Module
+    name: str
+    convention: PixelConvention
+    dataset: Dataset
+    training_rows: NDArray[np.int64]
+    held_out_rows: NDArray[np.int64]
+    checkpoint: Checkpoint | None = None
+    path: Path | None = None
+    calibration: Calibration | None = None
+
+
+def export(
+    source: nn.Module | TrainingRun | str | os.PathLike[str] | None,
+    dataset: Dataset | None = None,
+    *,
+    folder: str | os.PathLike[str] = "exports",
+    quantize: bool = False,
+    convention: PixelConvention | None = None,
+    temperature: float | None = None,
+    limits: Limits | None = None,
+    overwrite: bool = False,
+    data_dir: Path | None = None,
+    offline: bool = False,
+    command: str = "edge_mnist.export",
+) -> ExportResult:
+    """Export a network as model files that keep the contract, validated before they are written.
+
+    Scaling of pixels, temperature and softmax are added around the network, which stays as it is.
+    The reference is the untouched network, with those steps computed by NumPy.
+
+    Args:
+        source: A network that maps pixels (N, 1, 28, 28), float32, to logits (N, classes); what
+            ``train`` returned; or a checkpoint or run folder, None for the newest below ``./runs``.
+        dataset: Calibrates, quantises and validates. None takes the one of the training.
+        folder: Where to write; what an earlier export wrote there is replaced.
+        quantize: Write an int8 file too.
+        convention: The pixels that a network expects, 0..1 if None; checkpoints take 0..1.
+        temperature: Divides the logits. None takes a checkpoint's, or fits it on the data set's
+            held-out training images (a twelfth of them if no training has split the data set).
+        limits: The limits of the gate.
+        overwrite: Replace files that no export wrote, too.
+        data_dir: See ``load_dataset``.
+        offline: Never download.
+        command: The command that the manifest records.
+
+    Raises:
+        GateError: A file misses a limit; nothing was written.
+        ModelError: The network cannot be run or exported, or the checkpoint cannot be used.
+        DataError: The data set cannot be had.
+        OutputError: The folder cannot be written, or holds files that no export wrote.
+    """
+    opened = open_source(source, dataset, convention, data_dir=data_dir, offline=offline)
+    target = Path(folder)
+    if not overwrite:
+        refuse_foreign_files(target)
+    make_folder(target)
+    logits = compute_source_logits(opened, opened.dataset.test_images)
+    calibration = choose_temperature(opened, temperature)
+    reference = Reference(
+        "PyTorch", opened.dataset.test_images, logits / np.float32(calibration.temperature)
+    )
+    models = build_models(opened, calibration, quantize=quantize)
+    report = validate_files(models, opened.dataset, against=reference, limits=limits or Limits())
+    raise_if_missed(report)
+    exported = tuple(_describe(file, one) for file, one in zip(models, report.models, strict=True))
+    files = {file.path.name: file.content for file in models}
+    files[REFERENCE_NAME] = make_reference(opened, calibration, models)
+    if opened.checkpoint:
+        finished = dataclasses.replace(opened.checkpoint, state={}, calibration=calibration)
+        files[CHECKPOINT_NAME] = pack_checkpoint(finished)
+    robustness = measure_robustness(
+        [Predictor(file, provider="cpu") for file in models],
+        opened.dataset.test_images,
+        opened.dataset.test_labels,
+        as_pictures=False,
+    )
+    files[CARD_NAME] = write_card(opened, calibration, exported, robustness).encode()
+    files[MANIFEST_NAME] = make_manifest(opened, exported, files, command)
+    write_files(target, files)
+    return ExportResult(
+        folder=str(target),
+        checkpoint=str(opened.path) if opened.path else None,
+        epoch=opened.checkpoint.epoch if opened.checkpoint else None,
+        epochs=opened.checkpoint.recipe.epochs if opened.checkpoint else None,
+        models=exported,
+        temperature=calibration.temperature,
+        rejection_threshold=calibration.rejection_threshold,
+        validation=report,
+    )
+
+
+def open_source(
+    source: nn.Module | TrainingRun | str | os.PathLike[str] | None,
+    dataset: Dataset | None,
+    convention: PixelConvention | None = None,
+    *,
+    data_dir: Path | None = None,
+    offline: bool = False,
+) -> Source:
+    """Return the network to export with its data set; see ``export``.
+
+    Raises:
+        UsageError: A network comes without a data set, or a checkpoint with a convention.
+        ModelError: The checkpoint cannot be used, or its classes are not the data set's.
+    """
+    if isinstance(source, nn.Module):
+        if dataset is None:
+            raise UsageError("a network is exported with a data set: export(network, dataset)")
+        held_out = dataset.held_out
+        if held_out is None:
+            _, held_out = split_stratified(dataset.train_labels, share=HELD_OUT_SHARE)
+        training = np.setdiff1d(np.arange(len(dataset.train_labels)), held_out)
+        name = type(source).__name__
+        return Source(source, name, convention or PixelConvention(), dataset, training, held_out)
+    if convention is not None:
+        raise UsageError("a convention is for a network; a checkpoint of ours takes pixels in 0..1")
+    path = None
+    if isinstance(source, TrainingRun):
+        checkpoint, dataset = source.checkpoint, dataset or source.dataset
+        path = Path(source.result.folder) / CHECKPOINT_NAME if source.result.folder else None
+    else:
+        path = find_checkpoint(source)
+        checkpoint = load_checkpoint(path)
+    dataset = dataset or load_dataset(checkpoint.recipe.dataset, data_dir=data_dir, offline=offline)
+    if dataset.class_names != checkpoint.class_names:
+        raise ModelError(
+            f"the {len(checkpoint.class_names)} classes of the checkpoint are not the "
+            f"{len(dataset.class_names)} of the data set {dataset.name}"
+        )
+    training, held_out = split_training(dataset.train_labels, checkpoint.recipe)
+    return Source(
+        load_network(checkpoint),
+        checkpoint.recipe.network,
+        PixelConvention(),
+        dataset,
+        training,
+        held_out,
+        checkpoint,
+        path,
+        checkpoint.calibration,
+    )
+
+
+def compute_source_logits(source: Source, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Run the untouched network, in evaluation mode.
+
+    Args:
+        source: The network and its pixel convention.
+        images: Shape (N, 28, 28), uint8.
+
+    Returns:
+        Logits before the temperature, shape (N, classes), float32.
+
+    Raises:
+        ModelError: The network fails, or returns something of another shape.
+    """
+    try:
+        logits = compute_logits(source.network, images, convention=source.convention)
+    except Exception as error:  # a network may raise anything
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"the network {source.name} does not run on pixels (N, 1, 28, 28): {reason}"
+        ) from error
+    expected = (len(images), len(source.dataset.class_names))
+    if logits.shape != expected:
+        raise ModelError(
+            f"the network {source.name} returns {logits.shape} for {len(images)} images, expected "
+            f"{expected}: one row for each image, one logit for each class of "
+            f"{source.dataset.name}"
+        )
+    return logits
+
+
+def choose_temperature(source: Source, temperature: float | None) -> Calibration:
+    """Return the calibration: a checkpoint's own, or one of the held-out training images."""
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise UsageError(f"expected a positive temperature, got {temperature}")
+    if source.calibration and temperature in (None, source.calibration.temperature):
+        return source.calibration
+    rows = source.held_out_rows
+    logits = compute_source_logits(source, source.dataset.train_images[rows])
+    return calibrate(logits, source.dataset.train_labels[rows], temperature=temperature)
+
+
+def build_models(source: Source, calibration: Calibration, *, quantize: bool) -> list[ModelFile]:
+    """Build the model files in memory: float32 and, if asked for, int8.
+
+    Raises:
+        ModelError: The network cannot be exported or quantised.
+    """
+    network = source.network
+    if any(weight.device.type != "cpu" for weight in network.parameters()):
+        network = copy.deepcopy(network).cpu()
+    try:
+        body = export_body(network, source.convention)
+    except Exception as error:  # the exporter raises anything for a network it cannot trace
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"the network {source.name} cannot be exported: {reason}") from error
+    rest = fold_temperature(body, calibration.temperature)
+    models = [_build(FLOAT32_NAME, body, source, calibration, rest, quantization="none")]
+    if quantize:
+        settings = Quantization()
+        images = source.dataset.train_images[source.training_rows]
+        int8_body = quantize_body(
+            body, choose_calibration(images, settings), settings, scale=source.convention.scale
+        )
+        quantization = json.dumps(settings.to_dict())
+        models.append(
+            _build(INT8_NAME, int8_body, source, calibration, rest, quantization=quantization)
+        )
+    return models
+
+
+def _build(
+    name: str,
+    body: onnx.ModelProto,
+    source: Source,
+    calibration: Calibration,
+    temperature: float,
+    *,
+    quantization: str,
+) -> ModelFile:
+    """Attach the contract, check the file with onnx and onnxruntime, and measure its accuracy.
+
+    The accuracy is measured on a draft and then written into the file itself; metadata takes no
+    part in the arithmetic.
+    """
+
+    def assemble(metadata: Mapping[str, str]) -> ModelFile:
+        model = attach_contract(
+            body, metadata, scale=source.convention.scale, temperature=temperature
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return ModelFile(Path(name), model.SerializeToString(deterministic=True))
+
+    about = describe_model(source, calibration, quantization)
+    accuracy = measure_accuracy(Predictor(assemble(about), provider="cpu"), source.dataset)
+    about |= {"accuracy": repr(accuracy.accuracy), "n_test_images": str(accuracy.n_images)}
+    return assemble(about)
+
+
+def raise_if_missed(report: ValidationReport) -> None:
+    """Refuse an export that misses a limit.
+
+    Raises:
+        GateError: With every missed limit, and the smallest one that would have passed.
+    """
+    for model in report.models:
+        missed = [
+            f"{check.name}: {check.measured:.3g}, limit {check.limit:.3g}"
+            for check in model.checks
+            if not check.passed
+        ]
+        if missed:
+            raise GateError(
+                f"nothing was written: {model.path} misses its limits: {'; '.join(missed)}"
+            )
+
+
+def make_reference(source: Source, calibration: Calibration, models: list[ModelFile]) -> bytes:
+    """Return the content of reference.npz: golden images and the logits they should give."""
+    images, labels = draw_golden_images()
+    logits = compute_source_logits(source, images) / np.float32(calibration.temperature)
+    arrays = {
+        "images": images,
+        "labels": labels,
+        "logits": logits,
+        "weights_sha256": np.array(hash_weights(source.network.state_dict())),
+    }
+    for file in models:
+        if file.path.name == INT8_NAME:
+            arrays["int8_logits"] = Predictor(file, provider="cpu").compute_logits(images)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write an export's files, the manifest last; an earlier export's files of other weights go.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    for name in (INT8_NAME, CHECKPOINT_NAME):
+        if name not in files:
+            with output_errors(folder / name):
+                (folder / name).unlink(missing_ok=True)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+
+
+def refuse_foreign_files(folder: Path) -> None:
+    """Refuse to replace files that no export wrote.
+
+    Raises:
+        OutputError: The folder holds such a file.
+    """
+    checks: dict[str, Callable[[Path], object]] = {
+        FLOAT32_NAME: lambda path: Predictor(path, provider="cpu"),
+        INT8_NAME: lambda path: Predictor(path, provider="cpu"),
+        CHECKPOINT_NAME: load_checkpoint,
+    }
+    for name, read in checks.items():
+        if (folder / name).exists():
+            try:
+                read(folder / name)
+            except ModelError as error:
+                raise OutputError(
+                    f"{folder / name} exists and is not from edge-mnist; "
+                    "choose another folder with -o, or add --overwrite"
+                ) from error
+
+
+def _describe(file: ModelFile, report: ModelReport) -> ExportedModel:
+    assert report.accuracy is not None
+    return ExportedModel(
+        name=file.path.name,
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
+        accuracy=report.accuracy.accuracy,
+        n_test_images=report.accuracy.n_images,
+        latency=report.latency,
+    )

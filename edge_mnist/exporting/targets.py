@@ -1,0 +1,131 @@
+"""The export targets, in one table: a new one is a module that writes it, and a row here."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge_mnist.errors import UsageError
+from edge_mnist.machine import require_package
+
+
+class TargetResult(Protocol):
+    """What exporting to a target returns: a frozen dataclass that can be shown."""
+
+    @property
+    def next_command(self) -> str:
+        """A command that uses what was written."""
+        ...
+
+    def to_text(self) -> str:
+        """Return the lines that tell people what was written."""
+        ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that a model can be exported to.
+
+    Attributes:
+        name: As ``--target`` takes it.
+        writes: What it writes, for ``--help``.
+        folder: Where to write by default.
+        options: The options that it can honour, besides the source, the folder and ``overwrite``.
+        export: Writes it: takes source, folder, ``overwrite`` and its options.
+    """
+
+    name: str
+    writes: str
+    folder: str
+    options: frozenset[str]
+    export: Callable[..., TargetResult]
+
+
+def export_to(
+    target: str,
+    source: str | os.PathLike[str] | None,
+    folder: str | os.PathLike[str] | None,
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> TargetResult:
+    """Export to one of ``TARGETS``.
+
+    Args:
+        target: Its name.
+        source: What to export; None for the target's default.
+        folder: Where to write; None for the target's default.
+        overwrite: Replace files that no export wrote.
+        options: Further options; None means not given.
+
+    Raises:
+        UsageError: There is no such target, or it cannot honour an option.
+    """
+    found = next((one for one in TARGETS if target in (one.name, FORMER_NAMES.get(one.name))), None)
+    if found is None:
+        names = ", ".join(one.name for one in TARGETS)
+        raise UsageError(f"no target named {target!r}; there are: {names}")
+    given = {name: value for name, value in options.items() if value is not None}
+    unknown = set(given) - found.options
+    if unknown:
+        option = min(unknown).replace("_", "-")
+        raise UsageError(f"--{option} has no effect with --target {found.name}")
+    return found.export(source, Path(folder or found.folder), overwrite=overwrite, **given)
+
+
+def _export_onnx(
+    source: str | None,
+    folder: Path,
+    *,
+    max_accuracy_lost: float | None = None,
+    quantize: bool = False,
+    **options: Any,
+) -> TargetResult:
+    require_package("torch", "train")
+    require_package("onnx", "train")
+    from edge_mnist.exporting.onnx import export
+    from edge_mnist.validation.gate import Limits
+
+    limits = Limits() if max_accuracy_lost is None else Limits(accuracy_lost=max_accuracy_lost)
+    command = "edge-mnist export" + " --quantize" * quantize
+    return export(
+        source, folder=folder, quantize=quantize, limits=limits, command=command, **options
+    )
+
+
+def _export_web(source: str | None, folder: Path, **options: Any) -> TargetResult:
+    from edge_mnist.exporting.web import export_web
+
+    return export_web(source, folder, **options)
+
+
+def _export_triton(
+    source: str | None, folder: Path, *, overwrite: bool, **options: Any
+) -> TargetResult:
+    """Write model files to a repository; a checkpoint goes through the gate first."""
+    import tempfile
+
+    from edge_mnist.exporting.triton import export_triton, is_checkpoint
+    from edge_mnist.model_file import find_model, find_models
+
+    if source and is_checkpoint(source):
+        with tempfile.TemporaryDirectory() as name:
+            _export_onnx(source, Path(name), **options)
+            return export_triton(find_models([Path(name)]), folder, overwrite=overwrite)
+    paths = find_models([source]) if source else [find_model(prefer_exports=True)]
+    if options:
+        option = min(options).replace("_", "-")
+        raise UsageError(f"--{option} needs a checkpoint, and {paths[0]} is exported already")
+    return export_triton(paths, folder, overwrite=overwrite)
+
+
+_CHECKPOINT_OPTIONS = frozenset({"quantize", "max_accuracy_lost", "data_dir", "offline"})
+TARGETS = (
+    Target("onnx", "model files", "exports", _CHECKPOINT_OPTIONS, _export_onnx),
+    Target("web", "a page for any static host", "web", frozenset({"offline"}), _export_web),
+    Target(
+        "triton", "a repository for NVIDIA Triton", "triton", _CHECKPOINT_OPTIONS, _export_triton
+    ),
+)
+FORMER_NAMES = {"onnx": "files"}
