@@ -257,6 +257,8 @@ def read_fields(message: bytes) -> Iterator[Field]:
     while place < len(message):
         tag, place = _read_varint(message, place)
         number, kind = tag >> 3, tag & 7
+        if number == 0:  # not allowed; a file of zeros would be read for a minute
+            raise ModelError("not an ONNX file")
         if kind == VARINT:
             value, place = _read_varint(message, place)
             yield number, value

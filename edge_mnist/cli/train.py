@@ -50,16 +50,19 @@ def train(
 ) -> None:
     """Train a network, or one for each fold; writes a run folder with plots."""
     require_package("torch", "train")
-    from edge_mnist.cli import rendering
-    from edge_mnist.training.cross_validation import cross_validate
-    from edge_mnist.training.data import load_dataset
-    from edge_mnist.training.recipes import parse_changes
-    from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run
-    from edge_mnist.training.run import train as train_network
+    from edge_mnist.training.recipes import find_recipe, parse_changes
 
     named = {"dataset": dataset, "epochs": epochs, "seed": seed, "folds": folds}
     named["teacher"] = "" if teacher == "none" else teacher
     changes = {**named, **parse_changes(settings or ())}
+    if not resume:
+        find_recipe(recipe, **changes)  # a mistake is told before PyTorch's import of seconds
+    from edge_mnist.cli import rendering
+    from edge_mnist.training.cross_validation import cross_validate
+    from edge_mnist.training.data import load_dataset
+    from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run
+    from edge_mnist.training.run import train as train_network
+
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
     data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
     rendering.warn_of_skipped(data.skipped)
