@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from edge_mnist.picture.digit import find_ink
-from edge_mnist.picture.frame import frame_ink, to_levels
+from edge_mnist.picture.frame import frame_ink
 
 # Without those that some hand or font draws like a digit: O D Q, I l J T, Z, S, B, G b q g y.
 LETTERS = "ACEFHKLMNPRUVWXYacdefhkmnprtuvwx"
@@ -136,7 +136,7 @@ def cut_photograph(_digits: Images, generator: np.random.Generator) -> Images:
     top = int(generator.integers(0, photograph.shape[0] - side))
     left = int(generator.integers(0, photograph.shape[1] - side))
     found = find_ink(np.ascontiguousarray(photograph[top : top + side, left : left + side]))
-    return to_levels(found.amount) if found else np.zeros((28, 28), np.uint8)
+    return found.levels if found else np.zeros((28, 28), np.uint8)
 
 
 @functools.cache
