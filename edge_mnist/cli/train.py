@@ -1,13 +1,18 @@
 """The command ``train``."""
 
 import dataclasses
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, print_json
 from edge_mnist.machine import require_package
+
+if TYPE_CHECKING:
+    from edge_mnist.training.cross_validation import FoldsResult
+    from edge_mnist.training.run import TrainingRun
 
 DatasetName = Annotated[
     str | None,
@@ -79,7 +84,20 @@ def train(
             report=report,
         )
     figures = result.result if isinstance(result, TrainingRun) else result
+    if find_spec("matplotlib"):
+        _plot(folder, result)
     if as_json:
         print_json(dataclasses.asdict(figures))
     else:
         rendering.print_training(figures)
+
+
+def _plot(folder: Path, result: "TrainingRun | FoldsResult") -> None:
+    """Draw the training into its run folder."""
+    from edge_mnist.plots.plot import plot_cross_validation, plot_run
+    from edge_mnist.training.run import TrainingRun
+
+    if isinstance(result, TrainingRun):
+        plot_run(folder, result.dataset)
+    else:
+        plot_cross_validation(folder, [one.validation_accuracy for one in result.folds])
