@@ -172,8 +172,16 @@ LEAST_STEEPNESS = 0.15  # of full ink, from one pixel to the next
 PIECE_SHARE = 0.04  # of the largest component's ink; less is a speck
 
 
-def choose_components(components: Components, ink: Grey) -> tuple[Mask, bool] | None:
+def choose_components(
+    components: Components, ink: Grey, *, keep_all: bool = False
+) -> tuple[Mask, bool] | None:
     """Choose the components of one digit.
+
+    Args:
+        components: All there are.
+        ink: Amount of ink at each pixel, shape (H, W), float32.
+        keep_all: Choose every component but specks, lines across the sheet and its dark edges:
+            a sign may have several parts, and one inside of another.
 
     Returns:
         The mask of those that belong to it, and whether another one of similar size does not.
@@ -188,7 +196,7 @@ def choose_components(components: Components, ink: Grey) -> tuple[Mask, bool] | 
     steepness = np.hypot(*np.gradient(ink)).astype(np.float32)
     slope = components.sum_over(steepness)
     touches = _count_touches(components)
-    dropped = _find_clutter(components, size, mass)
+    dropped = _find_clutter(components, size, mass, with_boxes=not keep_all)
     # Strokes have sharp edges, what is left of shadows has not; the middle is likelier.
     score = np.where(dropped, 0, slope * size * np.where(touches > 0, 0.35, 1.0))
     score *= _are_sharp(components, score, ink, steepness)
@@ -201,6 +209,9 @@ def choose_components(components: Components, ink: Grey) -> tuple[Mask, bool] | 
     share = mass / mass[main]
     near = (share >= 0.02) & (gap <= 0.12)
     middling = (share >= 0.08) & (gap <= 0.3) & (touches <= touches[main])
+    if keep_all:
+        large = (share >= PIECE_SHARE) & (touches <= touches[main])
+        return components.mask_of(~dropped & (near | middling | large)), False
     tall = bottom - top
     similar = ~dropped & (tall >= 0.6 * tall[main]) & (share >= 0.35) & (touches == 0)
     level = np.minimum(bottom, bottom[main]) - np.maximum(top, top[main])
@@ -233,7 +244,11 @@ def join_pieces(components: Components, ink: Grey) -> Components:
 
 
 def _find_clutter(
-    components: Components, size: NDArray[np.intp], mass: NDArray[np.float64]
+    components: Components,
+    size: NDArray[np.intp],
+    mass: NDArray[np.float64],
+    *,
+    with_boxes: bool = True,
 ) -> Mask:
     """Find lines across the sheet, printed boxes and, where there is more, dark sheet edges."""
     top, bottom, left, right = components.boxes()
@@ -248,7 +263,7 @@ def _find_clutter(
     # Along a side and into a corner. A 1 that is cut tight reaches from edge to edge, too.
     corner = ((left == 0) | (right == width)) & ((top == 0) | (bottom == height))
     line |= edge & corner & (side > PHOTO_SIDE)
-    clutter = line | _find_boxes(components, size, mass)
+    clutter = line | _find_boxes(components, size, mass) if with_boxes else line
     if (~clutter & ~edge & (size > 0.04 * side)).any():
         clutter |= edge
     return clutter
@@ -328,11 +343,12 @@ class Ink:
     has_more: bool
 
 
-def find_ink(grey: NDArray[np.uint8]) -> Ink | None:
+def find_ink(grey: NDArray[np.uint8], *, keep_all: bool = False) -> Ink | None:
     """Find the ink of one digit.
 
     Args:
         grey: Grey levels, shape (H, W), uint8.
+        keep_all: Take all the ink there is, not one digit's; see ``choose_components``.
 
     Returns:
         The ink, or None if the picture is blank.
@@ -349,7 +365,7 @@ def find_ink(grey: NDArray[np.uint8]) -> Ink | None:
     if threshold is None:
         return None
     components = find_components(drop_lines(ink > threshold))
-    choice = choose_components(components, ink)
+    choice = choose_components(components, ink, keep_all=keep_all)
     if choice is None:
         return None
     mask, has_more = choice

@@ -37,8 +37,10 @@ def read_picture(picture: Picture, *, framing: str = "digit") -> ModelInput:
     Args:
         picture: A path, the bytes of a file, an open binary file, a PIL image, or an array of
             H x W or H x W x 1/3/4: uint8, uint16, bool, or float in 0..1.
-        framing: ``digit`` looks for ink and frames it as MNIST does. ``whole`` takes the picture
-            as it is, for data sets whose images fill their frame, as pictures of clothes do.
+        framing: ``digit`` looks for ink and frames it as MNIST does. ``ink`` takes all the ink of
+            the picture, for classes of one's own, whose signs may have several parts. ``whole``
+            takes the picture as it is, for data sets whose images fill their frame, as pictures of
+            clothes do.
 
     Returns:
         The image and, where the picture shows no single digit, the reason. A picture that already
@@ -54,7 +56,7 @@ def read_picture(picture: Picture, *, framing: str = "digit") -> ModelInput:
         for levels in (grey, 255 - grey):
             if is_mnist_image(levels):
                 return ModelInput(levels)
-    ink = find_ink(grey)
+    ink = find_ink(grey, keep_all=framing == "ink")
     if ink is None:
         return ModelInput(np.zeros((SIDE_PX, SIDE_PX), np.uint8), "blank")
     return ModelInput(
