@@ -19,7 +19,7 @@ from edge_mnist.model_file import CHECKPOINT_NAME
 from edge_mnist.training import trainer
 from edge_mnist.training.augmentation import KINDS, change_shape, change_tone
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
-from edge_mnist.training.dataset import Dataset, split_stratified
+from edge_mnist.training.datasets import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipes import RECIPES, find_recipe, parse_changes, parse_recipe

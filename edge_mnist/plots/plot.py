@@ -24,7 +24,7 @@ from edge_mnist.predictor import Predictor
 
 if TYPE_CHECKING:
     from edge_mnist.training.checkpoint import Checkpoint
-    from edge_mnist.training.dataset import Dataset
+    from edge_mnist.training.datasets import Dataset
     from edge_mnist.training.trainer import Epoch
 
 
@@ -108,7 +108,7 @@ def plot(
         paths: Model files, folders written by export (the file that ``predict`` would use), run
             folders and checkpoints; None for the model that ``predict`` would use.
         folder: Where the pictures go; of several paths, each into a folder below.
-        data_dir: Folder with MNIST's four files; see ``training.data.load_dataset``.
+        data_dir: Folder with MNIST's four files; see ``training.datasets.load_dataset``.
         offline: Never download.
 
     Raises:
@@ -117,7 +117,7 @@ def plot(
         MissingPackageError: A run is drawn, and torch is not installed.
         OutputError: The folder cannot be written.
     """
-    from edge_mnist.training.data import load_dataset
+    from edge_mnist.training.datasets import load_dataset
 
     named = list(dict.fromkeys(map(locate_model, paths or [find_model()])))
     found = [locate(path) for path in named]
