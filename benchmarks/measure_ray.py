@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from edge_mnist import Prediction, Predictor
-from edge_mnist.training.data import load_dataset
+from edge_mnist.training.datasets import load_dataset
 
 SAMPLE = 10_000
 

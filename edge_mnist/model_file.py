@@ -20,7 +20,7 @@ RELEASED = ("default", "nano", "max")
 UINT8, FLOAT = 2, 1  # TensorProto.DataType
 INPUT = ("images", UINT8, ("batch", 28, 28))
 OUTPUTS = ("logits", "probabilities")
-FRAMINGS = ("digit", "whole")
+FRAMINGS = ("digit", "ink", "whole")
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA, MODEL_FUNCTIONS = 7, 14, 25

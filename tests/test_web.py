@@ -96,11 +96,12 @@ def test_javascript_gives_the_stored_cases(pictures: list[Path], tmp_path: Path)
 
 
 @needs_node
-def test_whole_pictures_too(pictures: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("framing", ["ink", "whole"])
+def test_the_other_framings_too(pictures: list[Path], tmp_path: Path, framing: str) -> None:
     (tmp_path / "some").mkdir()
     some = [Path(shutil.copy(path, tmp_path / "some")) for path in pictures[::9]]
-    found = images_of(read_with_node(some, tmp_path, "whole"))
-    assert_alike(found, images_of([read_picture(path, framing="whole") for path in some]))
+    found = images_of(read_with_node(some, tmp_path, framing))
+    assert_alike(found, images_of([read_picture(path, framing=framing) for path in some]))
 
 
 def test_the_page_asks_nothing_of_anybody() -> None:

@@ -47,11 +47,12 @@ class Ink:
     has_more: bool
 
 
-def find_ink(grey: NDArray[np.uint8]) -> Ink | None:
+def find_ink(grey: NDArray[np.uint8], *, keep_all: bool = False) -> Ink | None:
     """Find the ink of one digit.
 
     Args:
         grey: Grey levels, shape (H, W), uint8; ink is darker than the background or lighter.
+        keep_all: Take all the ink, not one digit's; see ``_select_components``.
 
     Returns:
         The ink, or None if the picture is blank.
@@ -61,7 +62,7 @@ def find_ink(grey: NDArray[np.uint8]) -> Ink | None:
     if min(ink.shape) < MIN_SIDE_PX or threshold is None:
         return None
     components = find_components(_remove_ruled_lines(ink > threshold))
-    selected = _select_digit(components, ink)
+    selected = _select_components(components, ink, keep_all=keep_all)
     if selected is None:
         return None
     mask, has_more = selected
@@ -180,8 +181,16 @@ def _remove_ruled_lines(mask: Mask) -> Mask:
     return mask
 
 
-def _select_digit(components: "Components", ink: Levels) -> tuple[Mask, bool] | None:
+def _select_components(
+    components: "Components", ink: Levels, *, keep_all: bool
+) -> tuple[Mask, bool] | None:
     """Select the components that belong to one digit.
+
+    Args:
+        components: Of the pixels with ink.
+        ink: Amount of ink at each pixel, shape (H, W), float32.
+        keep_all: Select every component but specks, lines across the page and its dark edges: a
+            sign may have several parts, and one inside another.
 
     Returns:
         Their mask, and whether a component of similar size is left out; None if there is no digit.
@@ -190,7 +199,7 @@ def _select_digit(components: "Components", ink: Levels) -> tuple[Mask, bool] | 
         return None
     components = _join_fragments(components, ink)
     boxes, mass = components.boxes, components.sum_over(ink)
-    clutter = _find_clutter(components, mass)
+    clutter = _find_clutter(components, mass, with_frames=not keep_all)
     main = _find_main(components, ink, clutter)
     if main is None:
         return None
@@ -200,6 +209,9 @@ def _select_digit(components: "Components", ink: Levels) -> tuple[Mask, bool] | 
     n_borders = components.n_borders
     near = (share >= 0.02) & (gap <= 0.12)
     further = (share >= 0.08) & (gap <= 0.3) & (n_borders <= n_borders[main])
+    if keep_all:
+        large = (share >= MIN_FRAGMENT_SHARE) & (n_borders <= n_borders[main])
+        return components.mask_of(~clutter & (near | further | large)), False
     similar = ~clutter & (boxes.height >= 0.6 * boxes.height[main])
     similar &= (share >= 0.35) & (n_borders == 0)
     # Side by side on one line of writing: another digit, not a stroke of this one.
@@ -230,7 +242,9 @@ def _join_fragments(components: "Components", ink: Levels) -> "Components":
     return components.merge(np.where(fragments, groups, unmerged))
 
 
-def _find_clutter(components: "Components", mass: NDArray[np.float64]) -> Mask:
+def _find_clutter(
+    components: "Components", mass: NDArray[np.float64], *, with_frames: bool = True
+) -> Mask:
     """Find lines across the page, printed frames and, where there is more, dark page edges."""
     boxes, (height, width) = components.boxes, components.shape
     mean_side = (height * width) ** 0.5
@@ -243,7 +257,9 @@ def _find_clutter(components: "Components", mass: NDArray[np.float64]) -> Mask:
     # Along a border and into a corner. A 1 that is cropped tightly spans the picture, too.
     corner = (boxes.left == 0) | (boxes.right == width)
     corner &= (boxes.top == 0) | (boxes.bottom == height)
-    clutter: Mask = lines | (edges & corner & is_photo) | _find_frames(components, mass)
+    clutter: Mask = lines | (edges & corner & is_photo)
+    if with_frames:
+        clutter |= _find_frames(components, mass)
     if (~clutter & ~edges & (boxes.size > 0.04 * mean_side)).any():
         clutter |= edges
     return clutter

@@ -34,8 +34,10 @@ def read_picture(picture: Picture, *, framing: str = "digit") -> ModelInput:
     Args:
         picture: A path, the bytes of a file, an open binary file, a PIL image, or an array of
             H x W or H x W x 1/3/4: uint8, uint16, bool, or float in 0..1.
-        framing: ``digit`` finds the ink and frames it as MNIST does. ``whole`` scales the picture
-            as it is, for data sets whose images fill their frame, such as Fashion-MNIST.
+        framing: ``digit`` finds the ink and frames it as MNIST does. ``ink`` takes all the ink of
+            the picture, for classes of one's own, whose signs may have several parts. ``whole``
+            scales the picture as it is, for data sets whose images fill their frame, such as
+            Fashion-MNIST.
 
     Returns:
         The image and, where the picture does not show exactly one digit, the reason. A picture
@@ -51,7 +53,7 @@ def read_picture(picture: Picture, *, framing: str = "digit") -> ModelInput:
         for levels in (grey, 255 - grey):
             if _is_mnist_image(levels):
                 return ModelInput(levels)
-    ink = find_ink(grey)
+    ink = find_ink(grey, keep_all=framing == "ink")
     if ink is None:
         return ModelInput(np.zeros((SIDE_PX, SIDE_PX), np.uint8), "blank")
     return ModelInput(frame_ink(ink.levels), "more than one digit" if ink.has_more else None)

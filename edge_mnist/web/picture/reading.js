@@ -13,7 +13,7 @@ const BOX_PX = 20; // MNIST: "size normalized to fit in a 20x20 pixel box"
  * Turn a decoded picture of one digit into the model's input.
  *
  * @param {object} picture what `decoding.decode` returns
- * @param {string} framing `digit` or `whole`, see picture/reading.py
+ * @param {string} framing `digit`, `ink` or `whole`, see picture/frame.py
  * @returns {{image: Uint8Array, reason: string | null}} 784 levels, and why this is no picture of
  *   one digit
  */
@@ -23,7 +23,7 @@ export function readPicture(picture, framing = "digit") {
   for (const levels of [grey, invert(grey)]) {
     if (isMnistImage(levels)) return { image: levels.data, reason: null };
   }
-  const ink = findInk(grey);
+  const ink = findInk(grey, framing === "ink");
   if (ink === null) return { image: new Uint8Array(SIDE_PX * SIDE_PX), reason: "blank" };
   const { height, width, data } = ink.amount;
   const levels = Uint8Array.from(data, (amount) => roundHalfEven(Math.fround(amount * 255)));
