@@ -39,7 +39,9 @@ export async function openBackend(onProgress) {
   const [runtime, model] = await Promise.all(
     ["ort/ort.wasm", info.file].map((name) => download(name, count)),
   );
-  const ort = await import("./ort/ort.js");
+  const ort = await import("./ort/ort.js").catch((error) => {
+    throw loadError(error.message);
+  });
   const session = await openSession(ort, runtime, model);
   return {
     classNames: info.class_names,

@@ -66,7 +66,7 @@ async function readLatest() {
   do {
     readVersion = version;
     await readOnce(backend, contentVersion);
-    await new Promise(requestAnimationFrame); // what was drawn meanwhile is painted first
+    await nextPaint(); // what was drawn meanwhile comes first
   } while (readVersion !== version && !drawing.isEmpty);
   isReading = false;
 }
@@ -74,6 +74,8 @@ async function readLatest() {
 /** @param {import("./backend_types.js").Backend} backend @param {number} readContent */
 async function readOnce(backend, readContent) {
   find("result").ariaBusy = "true";
+  find("result").classList.toggle("picture", drawing.hasPicture);
+  if (drawing.hasPicture) await nextPaint(); // a large one may keep the page busy for a while
   const start_ms = performance.now();
   let show;
   try {
@@ -86,6 +88,12 @@ async function readOnce(backend, readContent) {
   if (readContent !== contentVersion) return; // of what is no longer there
   find("result").ariaBusy = "false";
   present(show.answer, show.run);
+}
+
+/** Wait until what has changed is on screen. */
+async function nextPaint() {
+  await new Promise(requestAnimationFrame);
+  await new Promise((resolve) => setTimeout(resolve));
 }
 
 /**
