@@ -14,7 +14,7 @@ from chromium import Chromium
 from numpy.typing import NDArray
 
 from edge_mnist.errors import MissingPackageError
-from edge_mnist.export.web import export_web
+from edge_mnist.exporting.web import export_web
 from edge_mnist.model_file import shipped_folder
 
 MODEL = shipped_folder() / "default"
@@ -183,6 +183,24 @@ class Page(Chromium):
             document.body.dispatchEvent("{event}" === "drop"
                 ? new DragEvent("drop", options) : new ClipboardEvent("paste", options));
         }}""")
+
+    def open_backend(self) -> None:
+        """Open the page's backend a second time, for ``read_picture``."""
+        self.run("""import("./backend.js")
+            .then(({ openBackend }) => openBackend(() => {}))
+            .then((backend) => { window.backend = backend; })""")
+
+    def read_picture(self, path: Path) -> dict[str, Any]:
+        """Read a picture with the backend, without showing it; the image is an array."""
+        content = base64.b64encode(path.read_bytes()).decode()
+        answer = self.run(f"""{{
+            const bytes = Uint8Array.from(atob("{content}"), (one) => one.charCodeAt(0));
+            backend.predict(new Blob([bytes]), "").then((answer) =>
+                ({{ ...answer, image: answer.image && [...answer.image] }}));
+        }}""")
+        if answer["image"]:
+            answer["image"] = np.array(answer["image"], np.uint8).reshape(28, 28)
+        return dict(answer)
 
     def set_network(
         self, *, offline: bool = False, latency_ms: float = 0, bytes_per_s: float = -1

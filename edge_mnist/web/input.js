@@ -85,7 +85,10 @@ export function drawWithPointers(stage, drawing) {
 
   stage.addEventListener("mousedown", (event) => {
     event.preventDefault(); // selects nothing, and drags nothing that is selected
-    canvas.focus({ preventScroll: true });
+    if (!active) return; // a tap: this event comes after it
+    /** @type {FocusOptions & {focusVisible: boolean}} */
+    const quietly = { preventScroll: true, focusVisible: false };
+    canvas.focus(quietly);
     drawing.showCursor(null); // of the keyboard's pen
   });
   document.addEventListener("dragstart", (event) => event.preventDefault());

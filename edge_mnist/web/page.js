@@ -239,4 +239,4 @@ async function start() {
   await readLatest();
 }
 
-void start();
+if (location.protocol !== "file:") void start(); // else startup.js has said why it cannot work
