@@ -9,15 +9,18 @@ from starlette.routing import Route
 
 from edge_mnist.serving.replies import PAGE_HEADERS
 
-FOLDER = Path(__file__).parent / "page"
-LOOK = Path(__file__).parents[1] / "web"  # shared with the page that needs no server
+DOCS = Path(__file__).parent / "page"
+PAGE = Path(__file__).parents[1] / "web"  # the same page that `export --target web` writes
+SCRIPTS = ("answer.js", "backend_types.js", "drawing.js", "input.js", "page.js", "startup.js")
 FILES = {
-    "/": (FOLDER / "index.html", "text/html"),
-    "/page.css": (LOOK / "page.css", "text/css"),
-    "/page.js": (FOLDER / "page.js", "text/javascript"),
-    "/docs": (FOLDER / "docs.html", "text/html"),
-    "/docs.js": (FOLDER / "docs.js", "text/javascript"),
-    "/icon.svg": (LOOK / "icon.svg", "image/svg+xml"),
+    "/": (PAGE / "index.html", "text/html"),
+    "/page.css": (PAGE / "page.css", "text/css"),
+    "/icon.svg": (PAGE / "icon.svg", "image/svg+xml"),
+    # The page loads its backend under this name; an exported folder holds another one.
+    "/backend.js": (PAGE / "backend_server.js", "text/javascript"),
+    **{f"/{name}": (PAGE / name, "text/javascript") for name in SCRIPTS},
+    "/docs": (DOCS / "docs.html", "text/html"),
+    "/docs.js": (DOCS / "docs.js", "text/javascript"),
 }
 
 
