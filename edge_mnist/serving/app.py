@@ -15,12 +15,13 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_mnist.machine import count_cores
 from edge_mnist.model_file import name_model
@@ -33,6 +34,7 @@ from edge_mnist.serving.middleware import AccessLog, Gate, Recorder, make_error
 from edge_mnist.serving.settings import Settings
 
 SCHEMA_VERSION = 1
+TAIL_BYTES = 1024  # of a form: its last boundary, and what a client may write behind it
 RAW_NAME = "-"  # as `edge-mnist predict -` calls a picture that has no name
 HERE = Path(__file__).parent
 FOLDERS = (HERE.parent / "web", HERE / "page", HERE / "docs")  # the later one's file is served
@@ -244,23 +246,41 @@ def _make_predict(
 
 async def _read_uploads(request: Request, max_pictures: int) -> list[tuple[str, bytes]]:
     """Return name and content of each picture in a request."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        try:
-            async with request.form(max_files=max_pictures, max_fields=max_pictures) as form:
-                files = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
-                uploads = [(one.filename or RAW_NAME, await one.read()) for one in files]
-        except HTTPException as error:
-            is_too_many = error.detail.startswith("Too many")
-            raise HTTPException(413 if is_too_many else error.status_code, error.detail) from error
-    elif not kind or kind.startswith("image/") or kind == "application/octet-stream":
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind == b"multipart/form-data":
+        uploads = await _read_form(request, options.get(b"boundary", b""), max_pictures)
+    elif not kind or kind.startswith(b"image/") or kind == b"application/octet-stream":
         body = await request.body()
         uploads = [(RAW_NAME, body)] if body else []
     else:
         expected = "image/*, application/octet-stream or multipart/form-data"
-        raise HTTPException(415, f"expected a picture as {expected}, got {kind}")
+        raise HTTPException(415, f"expected a picture as {expected}, got {kind.decode('latin-1')}")
     if not uploads:
         raise HTTPException(400, "no picture in the body")
+    return uploads
+
+
+async def _read_form(
+    request: Request, boundary: bytes, max_pictures: int
+) -> list[tuple[str, bytes]]:
+    tail = b""
+
+    async def receive() -> Message:
+        nonlocal tail
+        message = await request.receive()
+        tail = (tail + message.get("body", b""))[-TAIL_BYTES:]
+        return message
+
+    watched, most = Request(request.scope, receive), max_pictures
+    try:
+        async with watched.form(max_files=most, max_fields=most) as form:
+            files = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
+            uploads = [(one.filename or RAW_NAME, await one.read()) for one in files]
+    except HTTPException as error:
+        status = 413 if error.detail.startswith("Too many") else error.status_code
+        raise HTTPException(status, error.detail) from error
+    if b"--" + boundary + b"--" not in tail:  # the parser does not notice
+        raise HTTPException(400, "the form ends too early")
     return uploads
 
 
