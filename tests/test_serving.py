@@ -289,8 +289,8 @@ def test_kserve_refuses_what_breaks_the_contract(server: Server) -> None:
         ({"data": ["1", *zeros[1:]]}, 422),
         ({"data": [-1, *zeros[1:]]}, 422),
         ({"data": [zeros]}, 422),
-        ({"data": None}, 422),
-        ({"parameters": {"binary_data_size": 784}}, 400),
+        ({"data": None}, 409),
+        ({"parameters": {"binary_data_size": 784}}, 409),
         ({"parameters": {"shared_memory_region": "a"}}, 422),
     ):
         assert "error" in infer(server, {"inputs": [one | change]}, status)

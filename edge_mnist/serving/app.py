@@ -20,6 +20,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,7 +52,7 @@ PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-STATUSES = (400, 401, 403, 408, 409, 413, 415, 421, 422, 429, 500, 503)
+STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
 PREDICT = "/predict"
 TOP_K = "List the likeliest classes of each picture."
 SEEN = "Add what the model saw of each picture: 784 bytes, base64, row after row."
@@ -189,7 +190,7 @@ def _make_api(
         kserve.check_model(engine)
         return {"status": "ok", **about, "class_names": engine.predictor.info.class_names}
 
-    @api.get("/metrics", tags=["operation"], dependencies=key)
+    @api.get("/metrics", tags=["operation"], dependencies=key, response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """Return what was counted, all workers together, for Prometheus."""
         content, media_type = metrics.render()
@@ -219,8 +220,8 @@ def _make_predict(
     ) -> Response:
         """Read the digit in each picture: one as the body, or any number in a form.
 
-        A picture that shows no single digit has status `rejected`, one that cannot be read
-        `error`; both are answers with code 200.
+        A picture that shows no single digit has status rejected, one that cannot be read
+        error; both are answers with code 200.
         """
         started = time.perf_counter()
         uploads = await _read_uploads(request, settings.max_pictures)

@@ -99,13 +99,13 @@ def parse_infer(
     if given.shape[0] > max_images:
         raise HTTPException(413, f"expected at most {max_images} images, got {given.shape[0]}")
     if (given.parameters.binary_data_size or 0) != len(binary):
-        raise HTTPException(400, f"binary_data_size: {len(binary)} bytes follow the JSON")
+        raise HTTPException(409, f"binary_data_size: {len(binary)} bytes follow the JSON")
     if given.data is not None and not binary:
         levels = read_levels(given.data)
     elif given.data is None and binary:
         levels = np.frombuffer(binary, np.uint8)
     else:
-        raise HTTPException(422, "expected either data or binary_data_size")
+        raise HTTPException(409, "expected either data or binary_data_size")
     if levels.size != math.prod(given.shape):
         raise HTTPException(409, f"shape {list(given.shape)} does not hold {levels.size} values")
     return request, levels.reshape(given.shape)
@@ -208,6 +208,17 @@ class KServe:
             example: An image to be sent, shape (28, 28), uint8.
         """
         router = APIRouter(prefix="/v2", tags=["KServe v2"])
+        one_name, one_version = {"enum": [self._name]}, {"enum": [VERSION]}
+
+        async def check_name(name: Annotated[str, Path(json_schema_extra=one_name)]) -> None:
+            if name != self._name:
+                raise HTTPException(404, f"no model named {name}; there is {self._name}")
+
+        async def check_version(
+            version: Annotated[str, Path(json_schema_extra=one_version)],
+        ) -> None:
+            if version != VERSION:
+                raise HTTPException(404, f"no version {version} of the model; there is {VERSION}")
 
         @router.get("")
         def server_metadata() -> dict[str, Any]:
@@ -217,12 +228,12 @@ class KServe:
         router.get("/health/ready")(self.ready)
         router.post("/repository/index")(self.index)
         router.get("/models/stats")(self.statistics)
-        path = "/models/{name}"
-        for end, checks in (
-            ("", [self._check_name]),
-            ("/versions/{version}", [self._check_name, _check_version]),
+        name_path, version_path = "/models/{name}", "/models/{name}/versions/{version}"
+        for path, checks in (
+            (name_path, [check_name]),
+            (version_path, [check_name, check_version]),
         ):
-            model = APIRouter(prefix=path + end, dependencies=[Depends(check) for check in checks])
+            model = APIRouter(prefix=path, dependencies=[Depends(check) for check in checks])
             model.get("")(self.metadata)
             model.get("/ready")(self.ready)
             model.get("/config")(self.config)
@@ -301,12 +312,3 @@ class KServe:
             return response
         finally:
             stage(outcome).observe(time.perf_counter() - started)
-
-    async def _check_name(self, name: Annotated[str, Path()]) -> None:
-        if name != self._name:
-            raise HTTPException(404, f"no model named {name}; there is {self._name}")
-
-
-async def _check_version(version: Annotated[str, Path()]) -> None:
-    if version != VERSION:
-        raise HTTPException(404, f"no version {version} of the model; there is {VERSION}")
