@@ -4,7 +4,6 @@ Source of the layout and of every field: Triton's model_repository.md, model_con
 model_config.proto.
 """
 
-import json
 import os
 import re
 from collections.abc import Sequence

@@ -44,6 +44,7 @@ Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 PLUGINS = ("Png", "Jpeg", "WebP", "Bmp", "Gif", "Tiff", "Ppm")
 FORMATS = tuple(name.upper() for name in PLUGINS)
 ORIENTATION_KEYS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # then width and height, four bytes each
 MAX_BYTES = 32_000_000
 MAX_DECODED_BYTES = 192_000_000  # with the interpreter and onnxruntime, less than 300 MB in all
 MAX_JPEG_PIXELS = 400_000_000  # a JPEG is decoded at a half to an eighth of its size
@@ -165,6 +166,18 @@ def open_picture(data: bytes) -> Image.Image:
         if recognises is None or recognises(data[:16]) is True:
             return make(io.BytesIO(data), "")
     raise PictureError(f"not a picture of a known format ({', '.join(FORMATS)})")
+
+
+def count_pixels(data: bytes) -> int:
+    """Return how many pixels a picture's header promises; 0 if it is no picture."""
+    # A second IHDR would count, for Pillow too.
+    if data.startswith(PNG_START) and data.count(b"IHDR") == 1:
+        return int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
+    try:
+        image = open_picture(data)
+    except Exception:  # a hostile file makes plugins raise anything; to_grey tells what
+        return 0
+    return image.width * image.height
 
 
 def _read_bytes(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:

@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
-from edge_mnist.picture.decode import open_picture
+from edge_mnist.picture.decode import count_pixels
 from edge_mnist.predictor import Prediction, Predictor
 from edge_mnist.serving.metrics import Metrics
 from edge_mnist.serving.settings import Settings
 
 SMALL_PIXELS = 28 * 28
 SMALL_BYTES = 4096  # a larger file may hold thousands of chunks in front of its header
-PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # then width and height, four bytes each
 BATCH_PICTURES = 16
 
 Result = TypeVar("Result")
@@ -37,6 +36,8 @@ class Engine:
 
     Attributes:
         predictor: The open model.
+
+    Its methods raise ``HTTPException`` where limits are exceeded.
     """
 
     def __init__(
@@ -59,12 +60,7 @@ class Engine:
         self.predictor.close()
 
     async def predict(self, pictures: Sequence[bytes]) -> list[Prediction]:
-        """Read the digits in the pictures of one request, each the content of a file.
-
-        Raises:
-            HTTPException: Too many pictures wait already (429), or these have too many
-                pixels (413).
-        """
+        """Read the digits in the pictures of one request, each the content of a file."""
         async with self._admit(len(pictures)):
             is_small = all(len(one) <= SMALL_BYTES for one in pictures)
             counts = _count_each(pictures) if is_small else await self.run(_count_each, pictures)
@@ -81,11 +77,7 @@ class Engine:
     async def classify(
         self, images: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return logits and probabilities of images, shape (N, 28, 28), from one run.
-
-        Raises:
-            HTTPException: Too many pictures wait already (429).
-        """
+        """Return logits and probabilities of images, shape (N, 28, 28), from one run."""
         async with self._admit(len(images)):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._small, self.predictor.compute_outputs, images)
@@ -98,15 +90,13 @@ class Engine:
     async def _admit(self, n_pictures: int) -> AsyncIterator[None]:
         if self._n_waiting + n_pictures > self._settings.max_queue:
             raise HTTPException(429, f"more than {self._settings.max_queue} pictures wait already")
-        self._count_waiting(n_pictures)
+        self._n_waiting += n_pictures
+        self._metrics.waiting.set(self._n_waiting)
         try:
             yield
         finally:
-            self._count_waiting(-n_pictures)
-
-    def _count_waiting(self, change: int) -> None:
-        self._n_waiting += change
-        self._metrics.waiting.set(self._n_waiting)
+            self._n_waiting -= n_pictures
+            self._metrics.waiting.set(self._n_waiting)
 
     def _read_large(self, picture: bytes) -> Answer:
         loop = asyncio.get_running_loop()
@@ -141,20 +131,8 @@ class Engine:
         self._batches = None
 
 
-def count_pixels(picture: bytes) -> int:
-    """Return how many pixels a picture's header promises; 0 if it is no picture."""
-    # A second IHDR would count, for Pillow too.
-    if picture.startswith(PNG_START) and picture.count(b"IHDR") == 1:
-        return int.from_bytes(picture[16:20]) * int.from_bytes(picture[20:24])
-    try:
-        image = open_picture(picture)
-    except Exception:  # a hostile file makes plugins raise anything; the predictor tells what
-        return 0
-    return image.width * image.height
-
-
 def _count_each(pictures: Sequence[bytes]) -> list[int]:
-    return [count_pixels(one) for one in pictures]
+    return list(map(count_pixels, pictures))
 
 
 def _read_one(predictor: Predictor, picture: bytes) -> Prediction:

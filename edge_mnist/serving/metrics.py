@@ -17,6 +17,8 @@ from prometheus_client import generate_latest as generate
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from edge_mnist.machine import is_alive
+
 # Workers put their counts into files of this folder, so that any of them can tell the sum. The
 # package reads the variable when it is imported.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -92,18 +94,9 @@ class Metrics:
             return self._registry
         for file in Path(folder).glob("gauge_live*_*.db"):
             pid = int(file.stem.rpartition("_")[2])
-            if not _is_alive(pid):  # what it counted as waiting waits no longer
+            if not is_alive(pid):  # what it counted as waiting waits no longer
                 with suppress(FileNotFoundError):  # another worker removed the same file
                     mark_process_dead(pid)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name != "posix":  # there os.kill would end the process
-        return True
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
