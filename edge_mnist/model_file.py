@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,6 +200,13 @@ def check_contract(model: ModelFile) -> ModelInfo:
         raise ModelError(f"{model.path}: {error}") from error
     except (KeyError, ValueError, TypeError, StopIteration) as error:
         raise ModelError(f"{model.path}: the model breaks the contract: {error}") from error
+
+
+def name_model(info: ModelInfo) -> str:
+    """Return a name after the model's recipe: ``edge-mnist-default``, ``edge-mnist-nano-int8``."""
+    recipe = json.loads(info.metadata.get("recipe", "{}")).get("name") or "model"
+    name = f"edge-mnist-{recipe}" + "-int8" * (info.quantization != "none")
+    return re.sub(r"[^\w.-]", "-", name)
 
 
 def _check_contract(content: bytes) -> ModelInfo:
