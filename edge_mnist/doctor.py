@@ -1,4 +1,4 @@
-"""A look at the machine: what is installed, what really runs, and the command that mends it."""
+"""Diagnosis of the machine: what is installed, what really runs, and the command that fixes it."""
 
 import platform
 import re
@@ -12,26 +12,26 @@ from edge_mnist.predictor import Predictor
 
 SCHEMA_VERSION = 1
 PACKAGE = "edge-mnist"
-EXTRAS = ("train", "serve", "ray")  # cpu and gpu are looked at by running them
+EXTRAS = ("train", "serve", "ray")  # cpu and gpu are examined by running them
 INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'edge-mnist[{}]'"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one examination.
 
     Attributes:
-        name: What was looked at.
+        name: What was examined.
         ok: False if something is wrong.
         text: What was found, one line.
-        mend: The one command that mends it; None if nothing is wrong.
+        fix: The one command that fixes it; None if nothing is wrong.
     """
 
     name: str
     ok: bool
     text: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Diagnosis:
 
 
 def examine() -> Diagnosis:
-    """Look at this machine; nothing is installed or changed."""
+    """Examine this machine; nothing is installed or changed."""
     findings = (
         examine_python(),
         examine_packages(),
@@ -59,7 +59,7 @@ def examine() -> Diagnosis:
 
 
 def examine_python() -> Finding:
-    """Look at the interpreter."""
+    """Examine the interpreter."""
     text = f"{platform.python_version()} at {sys.executable}, {platform.platform()}"
     ok = sys.version_info >= (3, 11)
     return Finding("python", ok, text, None if ok else "install Python 3.11 or newer")
@@ -77,15 +77,15 @@ def examine_extra(extra: str) -> Finding:
     """List the versions of what an extra adds; that some of it is missing is not wrong."""
     found = {name: find_version(name) for name in list_requirements(extra)}
     listed = ", ".join(f"{name} {number}" for name, number in found.items() if number)
-    lacking = [name for name, number in found.items() if not number]
-    if lacking or not found:
-        text = f"lacks {', '.join(lacking)}" if listed else "not installed"
+    missing = [name for name, number in found.items() if not number]
+    if missing or not found:
+        text = f"missing {', '.join(missing)}" if listed else "not installed"
         listed = f"{text}; pip install '{PACKAGE}[{extra}]' adds what is missing"
     return Finding(f"extra {extra}", True, listed)
 
 
 def examine_onnxruntime() -> Finding:
-    """Look for two onnxruntimes installed over each other, or none."""
+    """Find two onnxruntimes installed over each other, or none."""
     found = {name: find_version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
     listed = ", ".join(f"{name} {number}" for name, number in found.items() if number)
     if not listed:
@@ -111,21 +111,21 @@ def examine_cuda_provider() -> Finding:
         with Predictor(provider="cuda") as predictor:
             return Finding("cuda provider", True, f"runs {predictor.model.path}")
     except EdgeMnistError as error:
-        wanted = find_version("onnxruntime-gpu") is not None
-        if wanted and not has_driver():
+        is_installed = find_version("onnxruntime-gpu") is not None
+        if is_installed and not has_driver():
             text = "onnxruntime-gpu is installed, but this machine has no NVIDIA driver"
             return Finding("cuda provider", False, text, REINSTALL.format("cpu"))
-        mend = REINSTALL.format("gpu") if wanted else None
-        return Finding("cuda provider", not wanted, str(error), mend)
+        fix = REINSTALL.format("gpu") if is_installed else None
+        return Finding("cuda provider", not is_installed, str(error), fix)
 
 
 def examine_instructions() -> Finding:
-    """Look at the processor's instructions that decide how fast int8 is."""
+    """Examine the processor's instructions that decide how fast int8 is."""
     has = read_cpu_flags()
     flags = [name for name in INT8_FLAGS if name in has]
     fast = any("vnni" in name or name in ("amx_int8", "asimddp", "i8mm") for name in flags)
     verdict = "int8 is fast here" if fast else "int8 may be no faster than float32 here"
-    return Finding("processor", True, f"{', '.join(flags) or 'none of note'}: {verdict}")
+    return Finding("processor", True, f"{', '.join(flags) or 'none of these'}: {verdict}")
 
 
 def examine_cores() -> Finding:
@@ -139,13 +139,13 @@ def examine_cores() -> Finding:
 
 def list_requirements(extra: str | None = None) -> list[str]:
     """Return the packages that this one, or an extra of it, needs on every machine."""
-    wanted = f"extra == '{extra}'" if extra else ""
+    condition = f"extra == '{extra}'" if extra else ""
     try:
         lines = requires(PACKAGE) or []
     except PackageNotFoundError:  # a copy of the source that was never installed
         return []
     parts = [line.replace('"', "'").partition(";") for line in lines]
-    return [re.split(r"[^\w.-]", name)[0] for name, _, when in parts if when.strip() == wanted]
+    return [re.split(r"[^\w.-]", name)[0] for name, _, when in parts if when.strip() == condition]
 
 
 def find_version(name: str) -> str | None:

@@ -63,8 +63,8 @@ def output_errors(path: Path) -> Iterator[None]:
 def _temporary_file(path: Path, data: bytes) -> Iterator[Path]:
     """Write ``data`` to a new file beside ``path``; delete it at the end if it still exists.
 
-    Opened by ``open`` and not by ``tempfile``, whose files nobody but their owner may read: a web
-    server has to read an exported page.
+    Opened by ``open`` and not by ``tempfile``, whose files only their owner may read: a web server
+    has to read an exported page.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:

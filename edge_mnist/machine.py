@@ -11,7 +11,7 @@ from edge_mnist.errors import MissingPackageError
 
 
 def processor_name() -> str:
-    """Return the processor's model name, or its architecture where the system keeps it quiet."""
+    """Return the processor's model name, or its architecture if the system does not report it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -47,7 +47,7 @@ def read_cpu_quota() -> float | None:
 
 
 def has_driver() -> bool:
-    """Tell whether NVIDIA's driver is installed; pip installs all else that CUDA needs."""
+    """Return whether NVIDIA's driver is installed; pip installs all else that CUDA needs."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:

@@ -1,4 +1,4 @@
-"""The contract of a model file, where model files are found, and what they say of themselves."""
+"""The contract of a model file: names, shapes, metadata; finding, reading and checking a file."""
 
 import hashlib
 import json
@@ -8,56 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_mnist.errors import ModelError
-
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-Field = tuple[int, int | bytes]
-
-
-def read_fields(message: bytes) -> Iterator[Field]:
-    """Yield the fields of a message: number, and its integer or its bytes.
-
-    Raises:
-        ModelError: The message is truncated, or no protobuf at all.
-    """
-    place = 0
-    while place < len(message):
-        tag, place = _read_varint(message, place)
-        number, kind = tag >> 3, tag & 7
-        if kind == VARINT:
-            value, place = _read_varint(message, place)
-            yield number, value
-            continue
-        if kind == BYTES:
-            length, place = _read_varint(message, place)
-        elif kind in (FIXED64, FIXED32):
-            length = 8 if kind == FIXED64 else 4
-        else:
-            raise ModelError("not an ONNX file")
-        if place + length > len(message):
-            raise ModelError("the ONNX file is truncated")
-        yield number, message[place : place + length]
-        place += length
-
-
-def read_bytes(message: bytes, number: int) -> Iterator[bytes]:
-    """Yield the values of one field of a message, where they are bytes or messages."""
-    for found, value in read_fields(message):
-        if found == number and isinstance(value, bytes):
-            yield value
-
-
-def _read_varint(message: bytes, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= len(message):
-            raise ModelError("the ONNX file is truncated")
-        byte = message[place]
-        place += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, place
-    raise ModelError("not an ONNX file")
-
 
 CONTRACT_VERSION = "1"
 MAX_BYTES = 100_000_000
@@ -77,7 +27,11 @@ MODEL_GRAPH, MODEL_METADATA, MODEL_FUNCTIONS = 7, 14, 25
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
 NODE_ATTRIBUTE, ATTRIBUTE_TENSOR = 5, 5
 ATTRIBUTE_GRAPHS = (6, 11)
-TENSOR_OUTSIDE = (13, 14)  # external_data, data_location
+TENSOR_EXTERNAL = (13, 14)  # external_data, data_location
+
+# Wire types of protobuf's encoding; a device has no onnx to parse a model with.
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+Field = tuple[int, int | bytes]
 
 
 @dataclass(frozen=True)
@@ -105,12 +59,12 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model file says of itself.
+    """The metadata of a model file.
 
     Attributes:
-        class_names: What each output means, for people.
+        class_names: The name of each class.
         quantization: ``none`` or how the weights were quantised.
-        rejection_threshold: Least confidence of an answer, 0..1.
+        rejection_threshold: Smallest confidence of an accepted answer, 0..1.
         framing: How pictures are brought to its input; see ``picture.reading.read_picture``.
         metadata: Every entry of the file's ``metadata_props``.
     """
@@ -214,7 +168,7 @@ def check_contract(model: ModelFile) -> ModelInfo:
     """Check a file's inputs, outputs and metadata against the contract, without running it.
 
     Returns:
-        What the model says of itself.
+        The file's metadata.
 
     Raises:
         ModelError: It is no ONNX file, keeps data elsewhere, or breaks the contract.
@@ -234,20 +188,20 @@ def _check_contract(content: bytes) -> ModelInfo:
     metadata = _read_metadata(content)
     if metadata.get("contract") != CONTRACT_VERSION:
         found = metadata.get("contract", "none")
-        raise _breach(f"contract version {found}, want {CONTRACT_VERSION}")
+        raise _breach(f"expected contract version {CONTRACT_VERSION}, got {found}")
     class_names = tuple(str(name) for name in json.loads(metadata["class_names"]))
     inputs = [_describe(value) for value in read_bytes(graphs[0], GRAPH_INPUT)]
     if inputs != [INPUT]:
-        raise _breach(f"inputs {inputs}, want {INPUT}")
+        raise _breach(f"expected inputs [{INPUT}], got {inputs}")
     outputs = [_describe(value) for value in read_bytes(graphs[0], GRAPH_OUTPUT)]
-    wanted = [(name, FLOAT, ("batch", len(class_names))) for name in OUTPUTS]
-    if outputs != wanted:
-        raise _breach(f"outputs {outputs}, want {wanted}")
-    _refuse_outside_data(content, graphs[0])
+    expected = [(name, FLOAT, ("batch", len(class_names))) for name in OUTPUTS]
+    if outputs != expected:
+        raise _breach(f"expected outputs {expected}, got {outputs}")
+    _refuse_external_data(content, graphs[0])
     threshold = float(metadata.get("rejection_threshold", "0"))
     framing = metadata.get("framing", "digit")
     if framing not in FRAMINGS:
-        raise _breach(f"framing {framing!r}, want {' or '.join(FRAMINGS)}")
+        raise _breach(f"expected framing {' or '.join(FRAMINGS)}, got {framing!r}")
     return ModelInfo(class_names, metadata["quantization"], threshold, framing, metadata)
 
 
@@ -273,19 +227,67 @@ def _describe(value: bytes) -> tuple[str, int, tuple[str | int, ...]]:
     return name, int(kind), tuple(dims)
 
 
-def _refuse_outside_data(content: bytes, graph: bytes) -> None:
-    """Refuse weights in other files, and functions and inner graphs, which could hold such."""
+def _refuse_external_data(content: bytes, graph: bytes) -> None:
+    """Refuse weights in other files, and functions and subgraphs, which could hold such."""
     tensors = list(read_bytes(graph, GRAPH_INITIALIZER))
     for node in read_bytes(graph, GRAPH_NODE):
         for attribute in read_bytes(node, NODE_ATTRIBUTE):
             tensors += read_bytes(attribute, ATTRIBUTE_TENSOR)
             if any(field in ATTRIBUTE_GRAPHS for field, _ in read_fields(attribute)):
-                raise _breach("inner graphs are not allowed")
+                raise _breach("subgraphs are not allowed")
     if any(True for _ in read_bytes(content, MODEL_FUNCTIONS)):
         raise _breach("functions are not allowed")
-    if any(field in TENSOR_OUTSIDE for tensor in tensors for field, _ in read_fields(tensor)):
+    if any(field in TENSOR_EXTERNAL for tensor in tensors for field, _ in read_fields(tensor)):
         raise _breach("weights in another file are not allowed")
 
 
 def _breach(reason: str) -> ModelError:
     return ModelError(f"the model breaks the contract: {reason}")
+
+
+def read_fields(message: bytes) -> Iterator[Field]:
+    """Yield the fields of a protobuf message: number, and its integer or its bytes.
+
+    Raises:
+        ModelError: The message is truncated, or not protobuf.
+
+    Source: protobuf's encoding guide; field numbers from onnx.proto.
+    """
+    place = 0
+    while place < len(message):
+        tag, place = _read_varint(message, place)
+        number, kind = tag >> 3, tag & 7
+        if kind == VARINT:
+            value, place = _read_varint(message, place)
+            yield number, value
+            continue
+        if kind == BYTES:
+            length, place = _read_varint(message, place)
+        elif kind in (FIXED64, FIXED32):
+            length = 8 if kind == FIXED64 else 4
+        else:
+            raise ModelError("not an ONNX file")
+        if place + length > len(message):
+            raise ModelError("the ONNX file is truncated")
+        yield number, message[place : place + length]
+        place += length
+
+
+def read_bytes(message: bytes, number: int) -> Iterator[bytes]:
+    """Yield the values of one field of a message, where they are bytes or messages."""
+    for found, value in read_fields(message):
+        if found == number and isinstance(value, bytes):
+            yield value
+
+
+def _read_varint(message: bytes, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(message):
+            raise ModelError("the ONNX file is truncated")
+        byte = message[place]
+        place += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, place
+    raise ModelError("not an ONNX file")

@@ -50,7 +50,7 @@ def run_quickstart(
         folder: Where everything goes; an earlier quickstart there is replaced.
         data_dir: Folder with MNIST's four files; see ``load_dataset``.
         offline: Never download.
-        say: Called with a line about what happens.
+        say: Called with each line of progress.
         report: Called with the training's progress.
 
     Raises:
@@ -86,12 +86,12 @@ def choose_dataset(data_dir: Path | None, *, offline: bool, say: Callable[[str],
         if named_folder(data_dir):
             raise
         say(f"WARNING: {error}")
-        say("WARNING: going on with scikit-learn's 1,797 digits, NOT with MNIST")
+        say("WARNING: continuing with scikit-learn's 1,797 digits, NOT with MNIST")
         return load_dataset("digits")
 
 
 def draw_picture(path: Path) -> Path:
-    """Draw a digit, black on white, as somebody might, and save it."""
+    """Draw a digit, black on white, and save it."""
     sheet = draw_digit(DRAWN_DIGIT, np.random.default_rng(0))
     with output_errors(path):
         sheet.save(path)

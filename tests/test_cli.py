@@ -181,7 +181,7 @@ def test_doctor(edge_mnist: Command) -> None:
     names = {finding["name"] for finding in diagnosis["findings"]}
     assert {"onnxruntime", "cpu provider", "cuda provider", "processor", "cores"} <= names
     wrong = [finding for finding in diagnosis["findings"] if not finding["ok"]]
-    assert all(finding["mend"] for finding in wrong)
+    assert all(finding["fix"] for finding in wrong)
 
 
 def test_doctor_knows_every_package_of_an_extra() -> None:

@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import LIMITS, Command
 
+import edge_mnist
 from edge_mnist.model_file import shipped_folder
 from edge_mnist.training.catalogue import MEASURED
 from edge_mnist.training.recipes import Recipe, parse_changes
@@ -69,3 +72,47 @@ def test_the_page_of_recipes_is_true() -> None:
             assert f"{100 * mean:.2f}" in row
     for setting in re.findall(r"--set (\S+=\S+)", page.split("```sh")[1]):
         parse_changes([setting.strip("`.")])
+
+
+def test_the_python_api_runs_as_documented(
+    drawings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every block of the page, in order, in one session; on the small data set it needs limits."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "seven.png").write_bytes(drawings[7].read_bytes())
+    page = (ROOT / "docs" / "python-api.md").read_text()
+    names: dict[str, object] = {"limits": LIMITS}
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    for block in blocks:
+        exec(compile(block, "python-api.md", "exec"), names)
+    assert len(blocks) == 4
+    assert getattr(names["report"], "passed")  # noqa: B009
+    assert (tmp_path / "mine" / "model.onnx").is_file()
+
+
+def test_the_python_api_names_everything_public() -> None:
+    page = (ROOT / "docs" / "python-api.md").read_text()
+    results = {"BenchReport", "Dataset", "ExportResult", "FoldsResult", "RunResult", "Prediction"}
+    results |= {"TritonResult", "WebResult", "__version__"}
+    for name in set(edge_mnist.__all__) - results:
+        assert re.search(rf"\b{name}\b", page), name
+    errors = {name for name in vars(edge_mnist.errors) if name.endswith("Error")}
+    assert errors <= set(edge_mnist.__all__)
+
+
+def test_a_script_that_uses_the_api_is_typed(tmp_path: Path) -> None:
+    """What the issue prints, checked by mypy --strict."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from edge_mnist import Predictor, ValidationReport\n"
+        "from edge_mnist import export, load_dataset, train, validate\n"
+        'run = train("fast", load_dataset("mnist"))\n'
+        'files = export(run.network, run.dataset, folder="exports", quantize=True)\n'
+        'report: ValidationReport = validate("exports", run.dataset)\n'
+        "passed: bool = report.passed\n"
+        'digit: int | None = Predictor("exports").predict("seven.png").digit\n'
+        "print(passed, digit, files.models[0].accuracy, run.test_accuracy)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout

@@ -157,7 +157,7 @@ def check_doctor(venv: Path, folder: Path) -> None:
     subprocess.run([pip, "uninstall", "-qy", "rich"], check=True, capture_output=True)
     found = examine()
     text = str(found["extra serve"]["text"])
-    assert text.startswith("lacks fastapi, ")
+    assert text.startswith("missing fastapi, ")
     assert "prometheus-client" not in text
     assert found["extra serve"]["ok"]  # what nobody asked for is not wrong
     assert not found["packages"]["ok"]

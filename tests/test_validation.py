@@ -47,9 +47,9 @@ def test_good_exports_pass(exports: Path, digits: Dataset) -> None:
     assert float32.reference.startswith("PyTorch on")
     names = {check.name for check in float32.checks}
     for batch_size in (1, 2, 7, 64, 1000, len(digits.test_images)):
-        assert f"logits apart (cpu, batch {batch_size})" in names
+        assert f"largest difference of logits (cpu, batch {batch_size})" in names
         assert f"labels changed (cpu, batch {batch_size})" in names
-    assert "logits moved by batchmates (cpu)" in names
+    assert "batch invariance of logits (cpu)" in names
     assert "accuracy lost by int8" in {check.name for check in int8.checks}
     assert float32.accuracy is not None
     assert set(float32.accuracy.by_class) == set("0123456789")

@@ -57,8 +57,8 @@ MODEL_HELP = (
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         print(f"edge-mnist {version('edge-mnist')}")

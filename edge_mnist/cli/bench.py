@@ -37,7 +37,7 @@ def bench(
     ] = "10%",
     as_json: Json = False,
 ) -> None:
-    """Measure latency, throughput, start, memory and bytes; say which file to use here."""
+    """Measure latency, throughput, start, memory and bytes; recommend a file for this machine."""
     if plot:
         require_package("matplotlib", "train")
     from edge_mnist.files import write_atomically

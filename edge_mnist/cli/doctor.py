@@ -13,7 +13,7 @@ from edge_mnist.cli.app import (
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Look at this machine: what is installed, what runs, what mends it; exit 1 if wrong."""
+    """Examine this machine: what is installed, what runs, how to fix it; exit 1 if wrong."""
     from edge_mnist.doctor import examine
 
     diagnosis = examine()
@@ -22,6 +22,6 @@ def doctor(as_json: Json = False) -> None:
     else:
         for finding in diagnosis.findings:
             print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.name}: {finding.text}")
-            if finding.mend:
-                print(f"       mend: {finding.mend}")
+            if finding.fix:
+                print(f"       fix: {finding.fix}")
     raise typer.Exit(0 if diagnosis.ok else 1)

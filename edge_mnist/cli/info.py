@@ -12,7 +12,7 @@ from edge_mnist.cli.app import MODEL_HELP, Json, app, find_command_model, print_
 def info(
     model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None, as_json: Json = False
 ) -> None:
-    """Print what a model file says of itself."""
+    """Print the metadata of a model file."""
     from edge_mnist.model_file import check_contract, read_model
 
     file = read_model(find_command_model(model))

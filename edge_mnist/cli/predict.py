@@ -246,7 +246,7 @@ def _save_image(folder: Path, number: int, path: str, image: "NDArray[np.uint8]"
 
 
 def _is_ray(engine: str, only_local: Mapping[str, Any], only_ray: Mapping[str, Any]) -> bool:
-    """Tell whether Ray is to predict, and refuse options that have no effect then."""
+    """Return whether Ray is to predict; refuse options that have no effect then."""
     if engine not in ("local", "ray"):
         raise UsageError(f"no engine named {engine!r}; there are: local, ray")
     foreign = only_local if engine == "ray" else only_ray

@@ -25,7 +25,7 @@ ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """Tell the user what happens, on stderr."""
+    """Print a line of progress on stderr."""
     ERR.print(text, markup=False)
 
 

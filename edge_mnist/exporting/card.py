@@ -65,7 +65,7 @@ def describe_model(source: "Source", calibration: Calibration, quantization: str
         "tools": json.dumps(tool_versions()),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    # What somebody else's network is licensed under is not known here.
+    # The licence of somebody else's network is not known here.
     return about | ({"license": LICENSE} if checkpoint else {})
 
 
@@ -185,7 +185,7 @@ def describe_robustness(models: Sequence[ExportedModel], robustness: Sequence[Ro
 CARD_INT8 = """
 `model.int8.onnx` is statically quantised (QDQ, per channel, 7-bit weights so that processors
 without VNNI do not saturate), calibrated on training images. Whether it is faster depends on the
-processor: `edge-mnist bench` measures both side by side and says which one to use.
+processor: `edge-mnist bench` measures both side by side and recommends one.
 """
 
 CARD = """# Model card

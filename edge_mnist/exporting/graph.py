@@ -268,7 +268,7 @@ def quiet() -> Iterator[None]:
 
 
 def _drop_defaults(node: onnx.NodeProto) -> None:
-    """Remove what a convolution would do anyway, or what its weights' shape says."""
+    """Remove attributes of a convolution that are defaults or follow from its weights' shape."""
     if node.op_type != "Conv":
         return
     unsaid = {"group": 1, "auto_pad": b"NOTSET"}

@@ -19,7 +19,7 @@ class TargetResult(Protocol):
         ...
 
     def to_text(self) -> str:
-        """Return the lines that tell people what was written."""
+        """Return what was written, for people."""
         ...
 
 

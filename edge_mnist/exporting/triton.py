@@ -122,7 +122,7 @@ def add_model(
 
 
 def is_checkpoint(name: str | os.PathLike[str]) -> bool:
-    """Tell whether a name stands for a checkpoint or a run, which has to be exported first."""
+    """Return whether a name stands for a checkpoint or a run, which has to be exported first."""
     source = locate(name)
     if not source.is_dir():
         return source.suffix == Path(CHECKPOINT_NAME).suffix and source.is_file()

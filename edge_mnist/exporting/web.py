@@ -209,7 +209,9 @@ def _unpack(archive: Path) -> dict[str, bytes]:
 
 
 def _explain(complaint: str) -> str:
-    """Return the line of npm's complaint that says what went wrong, after those with its codes."""
+    """Return the first line of npm's error output that is not one of its codes."""
     lines = [line for line in complaint.splitlines() if line.startswith("npm error ")]
-    told = [line.removeprefix("npm error ") for line in lines]
-    return next((line for line in told if line.split()[0] not in CODES), "no reason given")[:300]
+    messages = [line.removeprefix("npm error ") for line in lines]
+    return next((line for line in messages if line.split()[0] not in CODES), "no reason given")[
+        :300
+    ]

@@ -1,4 +1,4 @@
-"""What there is to train: networks and recipes, with their sizes and what they reached."""
+"""The networks and recipes, with their sizes and measured accuracy."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -128,7 +128,7 @@ def count_multiply_adds(network: nn.Module) -> int:
 
 
 def _read_released() -> Iterator[tuple[str, float]]:
-    """Yield the recipe and the accuracy of every released model, as its file says."""
+    """Yield the recipe and the accuracy of every released model, from its metadata."""
     for part in ("default", "nano", "max"):
         for file in (FLOAT32_NAME, INT8_NAME):  # the wheel holds one of max's two
             try:

@@ -1,7 +1,4 @@
-"""Recipes: every number that decides the weights of a network.
-
-The named recipes. A new one is one more entry here.
-"""
+"""Recipes: every number that decides the weights of a network, and the named presets."""
 
 import dataclasses
 import json
@@ -43,24 +40,24 @@ class Recipe:
         shift_px: Largest shift in each direction.
         elastic_px: Standard deviation of the smooth elastic displacement.
         stroke_share: Share of images whose strokes are made thicker, and of those made thinner.
-        wide_share: Share of images that are turned, slanted, scaled and shifted far more.
-        tone_share: Share of images that get noise, blur, fog, stripes or the like; see
-            ``edge_mnist.training.augmentation``.
-        outlier_share: Images that show no single digit, as a share of a batch; the network learns
-            to be unsure of them.
-        pixel_mean: Taken from every pixel, 0..1, before the network sees it.
+        wide_share: Share of images that are rotated, sheared, scaled and shifted far more.
+        tone_share: Share of images with photometric augmentation: noise, blur, fog, stripes or the
+            like; see ``edge_mnist.training.augmentation``.
+        outlier_share: Outliers, images that show no single digit, as a share of a batch; the
+            network learns the same probability for every class.
+        pixel_mean: Subtracted from every pixel, 0..1.
         pixel_std: Every pixel is divided by this after that.
         dropout: Share of the features that are dropped before the last layer, in training only.
         batch_norm: Normalise after every layer but the last; without it layers have a bias.
-        augment: Change shapes, strokes and tones at all; false overrules the numbers for those.
-        oversample: Draw images so that every class comes equally often.
+        augment: Augment at all; false overrules the numbers for it.
+        oversample: Draw images so that classes are equally frequent.
         folds: Train so many networks, each validated on another part of the training images; 0
             for one network and ``validation_share``.
         fold: Which of the folds this network is, from 1.
-        teacher: Model file whose probabilities are learned along with the labels, of one's own
-            or among the released ones; empty for none.
+        teacher: Model file whose probabilities are learned along with the labels, or a released
+            model; empty for none.
         teacher_share: Weight of those probabilities beside the labels, 0..1.
-        teacher_softness: They are taken at this temperature; above 1 the unlikely classes count.
+        teacher_softness: Temperature of the teacher; above 1 the unlikely classes count more.
         bfloat16: Multiply in bfloat16 where the processor can; pays for large networks.
     """
 
@@ -159,7 +156,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
         if getattr(recipe, key) not in names:
             raise UsageError(f"{key} {getattr(recipe, key)!r}: must be {', '.join(names)}")
     if recipe.folds == 1 or not 0 <= recipe.fold <= recipe.folds:
-        raise UsageError(f"fold {recipe.fold} of {recipe.folds} folds: want two folds or more")
+        raise UsageError(f"expected two folds or more, got fold {recipe.fold} of {recipe.folds}")
     return recipe
 
 
@@ -183,12 +180,12 @@ def parse_changes(settings: Sequence[str]) -> dict[str, str | int | float | bool
 def _parse_value(setting: str, value: str, kind: type) -> str | int | float | bool:
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise UsageError(f"--set {setting}: want true or false")
+            raise UsageError(f"--set {setting}: expected true or false")
         return value.lower() == "true"
     try:
         return kind(value)  # type: ignore[no-any-return]
     except ValueError as error:
-        raise UsageError(f"--set {setting}: want {kind.__name__}") from error
+        raise UsageError(f"--set {setting}: expected {kind.__name__}") from error
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -211,7 +208,7 @@ _SMALL_WARPS: dict[str, Any] = {
     "scale_share": 0.09,
     "shift_px": 1.5,
 }
-# What people's own pictures need beyond the test set: any pen, any tone, and no digit at all.
+# What people's own pictures need beyond the test set: any stroke width, any exposure, outliers.
 _FOR_PICTURES: dict[str, Any] = {
     "wide_share": 0.06,
     "stroke_share": 0.12,
@@ -243,7 +240,7 @@ _OTHER_DATA = (
     # What is not a digit has no teacher among the released models.
     Recipe(name="general", dataset="fashion-mnist", epochs=30, **_SMALL_WARPS),
 )
-# Networks, optimizers, batches and epochs as published; what was not said is ours.
+# Networks, optimizers, batches and epochs as published; the other numbers are ours.
 _PLAIN: dict[str, Any] = {
     "batch_norm": False,
     "label_smoothing": 0.0,
@@ -328,14 +325,14 @@ def find_recipe(name: str | None = None, **changes: str | int | float | bool | N
     Raises:
         UsageError: There is no such preset, or a number is out of its range.
     """
-    name = name or _suit(changes.get("dataset"))
+    name = name or _choose_preset(changes.get("dataset"))
     if name not in RECIPES:
         raise UsageError(f"no recipe named {name!r}; there are: {', '.join(RECIPES)}")
-    wanted: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
-    return check_recipe(dataclasses.replace(RECIPES[name], **wanted))
+    given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+    return check_recipe(dataclasses.replace(RECIPES[name], **given))
 
 
-def _suit(dataset: object) -> str:
+def _choose_preset(dataset: object) -> str:
     if dataset in _DIGITS_LIKE_MNIST:
         return "default"
     return "general" if dataset in _MANY_IMAGES else "digits"

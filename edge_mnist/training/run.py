@@ -234,7 +234,7 @@ def newest_unfinished_run() -> Path:
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether the run in a folder, or all of its folds, is finished."""
+    """Return whether the run in a folder, or all of its folds, is finished."""
     recipe = read_recipe(folder)
     has_all_folds = recipe.folds and not recipe.fold
     return (folder / (FOLDS_NAME if has_all_folds else RESULT_NAME)).exists()

@@ -380,7 +380,7 @@ def pick_device(name: str | torch.device) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether the device multiplies in bfloat16; others emulate it, slowly."""
+    """Return whether the device multiplies in bfloat16; others emulate it, slowly."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool({"avx512_bf16", "amx_bf16"} & read_cpu_flags())

@@ -1,1 +1,1 @@
-"""Proving that a model file does what it says: parity, accuracy, robustness, limits."""
+"""Validation and benchmark of model files: parity, accuracy, robustness, limits, speed."""

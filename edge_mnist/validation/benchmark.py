@@ -48,9 +48,8 @@ class Variant:
         runtime: ``onnxruntime`` or ``torch``.
         provider: The provider that really runs.
         size_bytes: Bytes of the file.
-        accuracy: What the file says it reads right of its test set, a fraction; None if it does
-            not say.
-        quantization: ``none``, or how it was quantised; None if the file does not say.
+        accuracy: On its test set, from its metadata, a fraction; None if unknown.
+        quantization: ``none``, or how it was quantised; None if unknown.
     """
 
     name: str
@@ -67,7 +66,7 @@ class OpenVariant(Variant):
     """A variant that is open, ready to be measured.
 
     Attributes:
-        run: Classifies a batch, as many images as it is told to.
+        run: Classifies a batch of that many images.
         open_anew: Opens the file once more; for timing.
         cold_code: Python code that opens the file and classifies one image, in a new process.
         fixed_batch: The only batch size it takes; None if any.
@@ -84,7 +83,7 @@ class OpenVariant(Variant):
         return {field.name: getattr(self, field.name) for field in fields(Variant)}
 
     def takes(self, batch_size: int) -> bool:
-        """Tell whether it can run a batch of this size."""
+        """Return whether it can run a batch of this size."""
         return self.fixed_batch in (None, batch_size)
 
 
@@ -108,7 +107,7 @@ def open_model(path: Path, *, provider: str, threads: int, name: str) -> OpenVar
 
 
 def open_other(path: Path, *, provider: str, threads: int, name: str) -> OpenVariant:
-    """Open anybody's image classifier; what it is fed follows from the input it declares.
+    """Open any image classifier; its input follows from the shape and type that it declares.
 
     Raises:
         ModelError: It cannot be opened.
@@ -274,7 +273,7 @@ class Measured(Variant):
         session_start_ms: Opening the file in a running process, median.
         process_start_ms: From nothing to the first answer in a new process, median.
         peak_memory_mb: Most memory that such a process had resident, in 1e6 bytes, median; 0 where
-            the system does not tell.
+            the system does not report it.
     """
 
     latency: Latency
@@ -424,7 +423,7 @@ def recommend(measured: Sequence[Measured]) -> Recommendation | None:
 
 
 def _compare_with(choice: Measured, other: Measured) -> str:
-    """Say why not the other one."""
+    """Return the reason against the other one."""
     ratio = other.latency.p50_us / choice.latency.p50_us
     speed = f"{ratio:.2f} times its latency"
     size = f"{other.size_bytes / choice.size_bytes:.2f} times its bytes"
@@ -435,7 +434,7 @@ def _compare_with(choice: Measured, other: Measured) -> str:
 
 
 def _list_slow_int8(ours: Sequence[Measured]) -> list[str]:
-    """Say which int8 files are slower here than the float32 files beside them."""
+    """List the int8 files that are slower here than the float32 files beside them."""
     float32 = {Path(one.path).parent: one for one in ours if one.quantization == "none"}
     beside = [(one, float32.get(Path(one.path).parent)) for one in ours]
     return [

@@ -192,10 +192,10 @@ def validate_files(
 def load_test_data(
     files: Iterable[ModelFile], *, data_dir: Path | None = None, offline: bool = False
 ) -> "Dataset":
-    """Load the data set that models say they were trained on.
+    """Load the data set that models were trained on, by their metadata.
 
     Raises:
-        UsageError: They were trained on different ones, or do not say on which.
+        UsageError: They were trained on different ones, or do not name it.
         DataError: It cannot be had.
     """
     from edge_mnist.training.data import load_dataset
