@@ -10,29 +10,29 @@ from edge_mnist.training.dataset import Dataset
 from edge_mnist.validation.robustness import CORRUPTIONS, corrupt, measure_robustness
 
 
-def test_corruptions_are_the_same_every_time(digits: Dataset) -> None:
-    some = digits.test_images[:20]
-    first, again = dict(corrupt(some)), dict(corrupt(some))
-    other = dict(corrupt(some, seed=1))
+def test_corruptions_are_reproducible(digits: Dataset) -> None:
+    originals = digits.test_images[:20]
+    first, again = dict(corrupt(originals)), dict(corrupt(originals))
+    other = dict(corrupt(originals, seed=1))
     assert list(first) == list(CORRUPTIONS)
     assert len(first) == 15
     for name, images in first.items():
         assert images.dtype == np.uint8
-        assert images.shape == some.shape
+        assert images.shape == originals.shape
         np.testing.assert_array_equal(images, again[name])
-        assert (images != some).any(axis=(1, 2)).all(), name
+        assert (images != originals).any(axis=(1, 2)).all(), name
     assert any((first[name] != other[name]).any() for name in first)
 
 
 @pytest.mark.parametrize("name", ["shear", "rotate", "scale", "translate"])
-def test_shapes_stay_in_the_picture(digits: Dataset, name: str) -> None:
-    some = digits.test_images[:50]
-    changed = dict(corrupt(some))[name]
-    kept = changed.sum(dtype=float) / some.sum(dtype=float)
-    assert 0.4 < kept < 1.1  # at 0.7 of the side, half of the ink is left
+def test_geometric_corruptions_keep_the_digit_inside(digits: Dataset, name: str) -> None:
+    images = digits.test_images[:50]
+    corrupted = dict(corrupt(images))[name]
+    kept = corrupted.sum(dtype=float) / images.sum(dtype=float)
+    assert 0.4 < kept < 1.1  # scaled to 0.7 of the side, half of the ink is left
 
 
-def test_worse_pictures_are_read_worse(digits: Dataset, exports: Path) -> None:
+def test_corruptions_cost_accuracy(digits: Dataset, exports: Path) -> None:
     predictor = Predictor(exports)
     (found,) = measure_robustness([predictor], digits.test_images, digits.test_labels)
     assert found.pictures is not None
@@ -49,5 +49,5 @@ def test_validate_robustness(edge_mnist: Command, exports: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["models"][0]["robustness"]
     assert set(found["images"]) == set(CORRUPTIONS)
-    refused = edge_mnist("validate", exports, "--robustness", "--self-test")
-    assert refused.returncode == 2
+    contradiction = edge_mnist("validate", exports, "--robustness", "--self-test")
+    assert contradiction.returncode == 2

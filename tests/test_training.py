@@ -14,10 +14,20 @@ import torch
 from conftest import Command
 from safetensors.torch import save_file
 
-from edge_mnist.errors import ModelError, ProviderError, TrainingError, UsageError
+from edge_mnist.errors import (
+    MissingPackageError,
+    ModelError,
+    ProviderError,
+    TrainingError,
+    UsageError,
+)
 from edge_mnist.model_file import CHECKPOINT_NAME
-from edge_mnist.training import trainer
-from edge_mnist.training.augmentation import KINDS, change_shape, change_tone
+from edge_mnist.training import trainer as loop
+from edge_mnist.training.augmentation import (
+    PHOTOMETRIC_TRANSFORMS,
+    augment_geometric,
+    augment_photometric,
+)
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.dataset import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
@@ -155,9 +165,11 @@ def test_learning_rate_rises_and_falls() -> None:
     assert rates.index(max(rates)) == round(100 * recipe.warmup_share)
 
 
-def test_change_of_shape_keeps_range_and_moves_every_image_differently(digits: Dataset) -> None:
+def test_geometric_augmentation_keeps_the_range_and_differs_by_image(
+    digits: Dataset,
+) -> None:
     pixels = torch.from_numpy(digits.train_images[:1]).repeat(8, 1, 1)[:, None].float() / 255
-    warped = change_shape(pixels, RECIPES["default"], torch.Generator().manual_seed(0))
+    warped = augment_geometric(pixels, RECIPES["default"], torch.Generator().manual_seed(0))
     assert warped.shape == pixels.shape
     assert warped.min() >= 0
     assert warped.max() <= 1
@@ -172,7 +184,7 @@ def test_change_of_shape_keeps_range_and_moves_every_image_differently(digits: D
         stroke_share=0,
         wide_share=0,
     )
-    same = change_shape(pixels, still, torch.Generator().manual_seed(0))
+    same = augment_geometric(pixels, still, torch.Generator().manual_seed(0))
     torch.testing.assert_close(same, pixels, atol=1e-4, rtol=0)
 
 
@@ -251,6 +263,14 @@ def test_outliers_are_framed_like_digits_and_the_same_every_time(digits: Dataset
     ).mean() > 0.8  # some letters have no glyph, some noise no dot
 
 
+def test_outliers_without_matplotlib_are_an_error_that_says_so(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingPackageError, match="edge-mnist\\[train\\]"):
+        draw_outliers(digits.train_images, 1, seed=0)
+
+
 def test_a_training_with_outliers_is_unsure_of_them(digits: Dataset, tmp_path: Path) -> None:
     confidences = {}
     for share in (0.0, 0.3):
@@ -263,21 +283,25 @@ def test_a_training_with_outliers_is_unsure_of_them(digits: Dataset, tmp_path: P
     assert confidences[0.3] < confidences[0.0] - 0.1
 
 
-def test_tone_changes_its_share_and_keeps_the_range(digits: Dataset) -> None:
+def test_photometric_augmentation_changes_its_share_and_keeps_the_range(digits: Dataset) -> None:
     pixels = torch.tensor(digits.train_images[:200]).unsqueeze(1).float() / 255
-    changed = change_tone(pixels, 0.4, torch.Generator().manual_seed(0))
+    changed = augment_photometric(pixels, 0.4, torch.Generator().manual_seed(0))
     assert changed.min() >= 0
     assert changed.max() <= 1
     differs = (changed != pixels).flatten(1).any(dim=1).float().mean()
-    assert 0.3 < differs <= 0.4  # one kind leaves the few images alone that no line crosses
-    again = change_tone(pixels, 0.4, torch.Generator().manual_seed(0))
+    assert 0.3 < differs <= 0.4  # a line may miss an image
+    again = augment_photometric(pixels, 0.4, torch.Generator().manual_seed(0))
     torch.testing.assert_close(changed, again, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_every_kind_of_tone_changes_most_images(kind: object, digits: Dataset) -> None:
+@pytest.mark.parametrize(
+    "transform", PHOTOMETRIC_TRANSFORMS, ids=lambda transform: transform.__name__
+)
+def test_every_photometric_transform_changes_most_images(
+    transform: object, digits: Dataset
+) -> None:
     pixels = torch.tensor(digits.train_images[:60]).unsqueeze(1).float() / 255
-    changed = kind(pixels, torch.Generator().manual_seed(0))  # type: ignore[operator]
+    changed = transform(pixels, torch.Generator().manual_seed(0))  # type: ignore[operator]
     assert changed.shape == pixels.shape
     assert (changed != pixels).flatten(1).any(dim=1).float().mean() > 0.8
 
@@ -287,7 +311,7 @@ def test_wide_warps_move_images_further(digits: Dataset) -> None:
     narrow = dataclasses.replace(SHORT, stroke_share=0, shift_px=0.1)
     generator = torch.Generator()
     moved = [
-        (change_shape(pixels, recipe, generator.manual_seed(0)) - pixels).abs().mean()
+        (augment_geometric(pixels, recipe, generator.manual_seed(0)) - pixels).abs().mean()
         for recipe in (narrow, dataclasses.replace(narrow, wide_share=1.0))
     ]
     assert moved[1] > 1.3 * moved[0]

@@ -1,1 +1,5 @@
-"""From any picture to what the model eats: numpy and Pillow only."""
+"""From any picture to the model's input, with NumPy and Pillow alone.
+
+``frame.read_picture`` is the entry: decode (``decode``), find the digit's ink (``digit``), bring it
+to the form of an MNIST image (``frame``).
+"""

@@ -1,9 +1,7 @@
-"""Finding the pictures in a folder.
+"""Decode any picture (file, bytes, PIL image or array) to grey levels, within limits.
 
-Decoding: from any picture file, image or array to grey levels, within limits.
-
-A picture is hostile until it is read: only the listed formats are opened, and what a picture will
-take is known before its pixels are decoded.
+Files are untrusted: only the listed formats are opened, and the memory that decoding will take is
+computed from the header before any pixel is decoded.
 """
 
 import importlib
@@ -19,152 +17,97 @@ from PIL import ExifTags, Image, ImageOps
 
 from edge_mnist.errors import PictureError
 
+Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
+
+# The Pillow plugins that may open a file, by name, so that Pillow never tries any other one.
+PLUGINS = ("Png", "Jpeg", "WebP", "Bmp", "Gif", "Tiff", "Ppm")
+FORMATS = tuple(name.upper() for name in PLUGINS)
 SUFFIXES = frozenset(
     f".{name}"
     for name in ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm")
 )
+MAX_BYTES = 32_000_000  # of a file
+MAX_DECODED_BYTES = 192_000_000  # with the interpreter and onnxruntime, less than 300 MB in all
+MAX_JPEG_PIXELS = 400_000_000  # a JPEG is decoded at 1/2 to 1/8 of its size
+MAX_SIDE_PX = 65_535  # a picture of one column takes ten times as much memory per pixel
+TARGET_PIXELS = 1_000_000  # a decoded picture is downscaled by a whole factor to no fewer pixels
+JPEG_DRAFT_SIDE_PX = 512  # a JPEG is decoded no smaller than this
+MAX_TRANSPARENT_SIDE_PX = 1024  # a picture with transparency is downscaled to this
+# Peak bytes per pixel, by mode, while Pillow decodes and downscales a picture.
+BYTES_PER_PIXEL = {"1": 2, "L": 1, "P": 9, "I;16": 6, "RGB": 4, "RGBA": 8, "LA": 8, "PA": 8}
+WEBP_BYTES_PER_PIXEL = 16
+JPEG_COEFFICIENT_BYTES = 2
+# Keys of Image.info under which Pillow keeps metadata that may hold an orientation.
+ORIENTATION_KEYS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of R, G and B, ITU-R BT.601
+
+
+def to_grey(picture: Picture) -> NDArray[np.uint8]:
+    """Decode any picture to grey levels, upright, transparency composited onto a background.
+
+    Args:
+        picture: A path, the bytes of a file, an open binary file, a PIL image, or an array of
+            H x W or H x W x 1/3/4: uint8, uint16, bool, or float in 0..1.
+
+    Returns:
+        Grey levels, shape (H, W), uint8. A picture of 4 * ``TARGET_PIXELS`` or more is downscaled,
+        except a uint8 array of H x W, which is returned as it is.
+
+    Raises:
+        PictureError: The picture cannot be read.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.dtype == np.uint8 and picture.ndim == 2 and picture.size:
+            return picture
+        image = _from_array(picture)
+    elif isinstance(picture, Image.Image):
+        image = picture
+    else:
+        image = _decode(_read_bytes(picture))
+    if not (image.width and image.height):
+        raise PictureError(f"{image.width} x {image.height} pixels: the picture is empty")
+    image = _downscale_upright(image)
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = _composite(image.convert("RGBA"))
+    if image.mode[0] in "IF":
+        return _rescale_intensity(np.asarray(image, np.float32))
+    if image.mode == "CMYK":
+        image = image.convert("RGB")
+    return np.asarray(image if image.mode == "L" else image.convert("L"), dtype=np.uint8)
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """Open a file with the plugin that recognises it; reads the header only.
+
+    ``Image.open`` would do the same, but it warns about, or refuses, large pictures by a limit of
+    its own that belongs to the whole process.
+
+    Raises:
+        PictureError: No plugin of ``PLUGINS`` recognises the file.
+    """
+    for plugin in PLUGINS:
+        if plugin.upper() not in Image.OPEN:
+            importlib.import_module(f"PIL.{plugin}ImagePlugin")
+        factory, accept = Image.OPEN[plugin.upper()]
+        if accept is None or accept(data[:16]) is True:
+            return factory(io.BytesIO(data), "")
+    raise PictureError(f"not a picture of a known format ({', '.join(FORMATS)})")
 
 
 def find_pictures(folder: str, suffixes: frozenset[str] = SUFFIXES) -> Iterator[str]:
-    """Yield the pictures below a folder by their suffix, in order; links are not followed."""
+    """Yield the paths of all pictures below a folder, by their suffix, in order of their names.
+
+    Symbolic links are not followed, and a folder that cannot be read counts as empty.
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
-        return  # a folder that may not be read holds no pictures for us
+        return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from find_pictures(entry.path, suffixes)
         elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in suffixes:
             yield entry.path
-
-
-Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
-
-# What is opened at all. Each plugin is named, so that no other one is ever tried on a file.
-PLUGINS = ("Png", "Jpeg", "WebP", "Bmp", "Gif", "Tiff", "Ppm")
-FORMATS = tuple(name.upper() for name in PLUGINS)
-ORIENTATION_KEYS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
-MAX_BYTES = 32_000_000
-MAX_DECODED_BYTES = 192_000_000  # with the interpreter and onnxruntime, less than 300 MB in all
-MAX_JPEG_PIXELS = 400_000_000  # a JPEG is decoded at a half to an eighth of its size
-# What a pixel takes while it is decoded and made smaller, the copies of Pillow included.
-PIXEL_BYTES = {"1": 2, "L": 1, "P": 9, "I;16": 6, "RGB": 4, "RGBA": 8, "LA": 8, "PA": 8}
-WEBP_PIXEL_BYTES, COEFFICIENT_BYTES = 16, 2
-MAX_SIDE = 65_535  # a picture of one column takes ten times as much for each pixel
-KEPT_PIXELS = 1_000_000  # larger pictures are made smaller as soon as they are decoded
-DRAFT_SIDE = 512  # a JPEG is decoded no smaller than this
-
-
-def to_grey(picture: Picture) -> NDArray[np.uint8]:
-    """Decode any picture to grey levels, shape (H, W), uint8, transparent parts filled.
-
-    Raises:
-        PictureError: It cannot be read.
-    """
-    if isinstance(picture, np.ndarray):
-        if picture.dtype == np.uint8 and picture.ndim == 2 and picture.size:
-            return picture
-        picture = _from_array(picture)
-    if not isinstance(picture, Image.Image):
-        picture = _decode(picture)
-    upright = _turn_upright(picture)
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        upright = _fill_transparent(upright.convert("RGBA"))
-    if upright.mode[0] in "IF":
-        return _stretch(np.asarray(upright, np.float32))
-    if upright.mode == "CMYK":
-        upright = upright.convert("RGB")
-    return np.asarray(upright if upright.mode == "L" else upright.convert("L"), dtype=np.uint8)
-
-
-def _turn_upright(picture: Image.Image) -> Image.Image:
-    """Make a large picture smaller and turn it as its EXIF says."""
-    if picture.format != "TIFF" and not ORIENTATION_KEYS & picture.info.keys():
-        return _reduce(picture)  # most have none, and asking Pillow takes time
-    try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        small = _reduce(picture)
-        if orientation == 1:
-            return small
-        small.getexif()[ExifTags.Base.Orientation] = orientation
-        return ImageOps.exif_transpose(small)
-    except Exception as error:  # broken metadata; see _decode
-        raise PictureError(f"damaged: {error}") from error
-
-
-def _stretch(deep: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Bring 16-bit or float levels, of which often a part is used, to 0..255."""
-    if not np.isfinite(deep).all():
-        raise PictureError("has pixels that are no finite number")
-    low, high = float(deep.min()), float(deep.max())
-    if low >= 0 and high > 255:  # full 16 bits stay exact
-        low, high = (0.0, 65535.0) if high > 32767 else (low, high)
-    return np.round((deep - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
-
-
-def _decode(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image.Image:
-    data = _read_bytes(source)
-    try:
-        image = open_picture(data)
-        size = f"{image.width} x {image.height} pixels"
-        if max(image.size) > MAX_SIDE:
-            raise PictureError(f"{size}, a side is longer than {MAX_SIDE:,}")
-        if image.format == "JPEG" and image.width * image.height <= MAX_JPEG_PIXELS:
-            decoded_bytes = _prepare_jpeg(image)
-        else:
-            decoded_bytes = image.width * image.height * _pixel_bytes(image)
-        if decoded_bytes > MAX_DECODED_BYTES:
-            raise PictureError(f"{size} would take more than {MAX_DECODED_BYTES:,} bytes")
-        image.load()
-    except PictureError:
-        raise
-    except Exception as error:  # a hostile file makes plugins raise anything
-        raise PictureError(f"truncated or damaged: {error}") from error
-    return image
-
-
-def _prepare_jpeg(image: Image.Image) -> int:
-    """Have a JPEG decoded at a fraction of its size; return the bytes that will take."""
-    kept = 0
-    if "progressive" in image.info:  # kept whole as coefficients, whatever size it is decoded at
-        areas = [across * down for _, across, down, *_ in image.layer]  # type: ignore[attr-defined]
-        kept = image.width * image.height * COEFFICIENT_BYTES * sum(areas) // max(areas)
-    image.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
-    return int(kept) + image.width * image.height * _pixel_bytes(image)
-
-
-def _pixel_bytes(image: Image.Image) -> int:
-    if image.format == "WEBP":
-        return WEBP_PIXEL_BYTES
-    copies = 2 if image.format == "TIFF" else 1  # Pillow itself turns a TIFF upright
-    return copies * PIXEL_BYTES.get(image.mode, 4)
-
-
-def _reduce(image: Image.Image) -> Image.Image:
-    """Make a large picture smaller, averaging, before copies of it are made."""
-    factor = int((image.width * image.height / KEPT_PIXELS) ** 0.5)
-    if factor < 2:
-        return image
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    elif image.mode in ("1", "PA") or image.mode.startswith("I;16"):
-        image = image.convert({"1": "L", "PA": "RGBA"}.get(image.mode, "I"))
-    return image.reduce((min(factor, image.width), min(factor, image.height)))
-
-
-def open_picture(data: bytes) -> Image.Image:
-    """Open a file with the plugin that recognises it, reading its header only.
-
-    Image.open would do, but it prints a warning, or refuses, by a limit of its own that belongs
-    to the whole process.
-    """
-    for plugin in PLUGINS:
-        if plugin.upper() not in Image.OPEN:
-            importlib.import_module(f"PIL.{plugin}ImagePlugin")
-        make, recognises = Image.OPEN[plugin.upper()]
-        if recognises is None or recognises(data[:16]) is True:
-            return make(io.BytesIO(data), "")
-    raise PictureError(f"not a picture of a known format ({', '.join(FORMATS)})")
 
 
 def _read_bytes(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
@@ -173,8 +116,8 @@ def _read_bytes(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
             data = source
         elif isinstance(source, str | os.PathLike):
             with open(source, "rb") as file:
-                size = os.fstat(file.fileno()).st_size  # 0 for a pipe
-                data = file.read((min(size, MAX_BYTES) or MAX_BYTES) + 1)
+                size_bytes = os.fstat(file.fileno()).st_size  # 0 for a pipe
+                data = file.read((min(size_bytes, MAX_BYTES) or MAX_BYTES) + 1)
         else:
             data = source.read(MAX_BYTES + 1)
     except OSError as error:
@@ -186,12 +129,50 @@ def _read_bytes(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
     return data
 
 
+def _decode(data: bytes) -> Image.Image:
+    """Decode a file's first frame, if its header says that it stays within the limits."""
+    try:
+        image = open_picture(data)
+        size = f"{image.width} x {image.height} pixels"
+        if max(image.size) > MAX_SIDE_PX:
+            raise PictureError(f"{size}, a side is longer than {MAX_SIDE_PX:,}")
+        decoded_bytes = 0
+        if image.format == "JPEG" and image.width * image.height <= MAX_JPEG_PIXELS:
+            decoded_bytes = _count_coefficient_bytes(image)
+            image.draft(None, (JPEG_DRAFT_SIDE_PX, JPEG_DRAFT_SIDE_PX))  # changes image.size
+        decoded_bytes += image.width * image.height * _bytes_per_pixel(image)
+        if decoded_bytes > MAX_DECODED_BYTES:
+            raise PictureError(f"{size} would take more than {MAX_DECODED_BYTES:,} bytes")
+        image.load()
+    except PictureError:
+        raise
+    except Exception as error:  # plugins raise any exception on a malformed file
+        raise PictureError(f"truncated or damaged: {error}") from error
+    return image
+
+
+def _count_coefficient_bytes(image: Image.Image) -> int:
+    """Return what the DCT coefficients of a JPEG take; only a progressive one keeps them all."""
+    if "progressive" not in image.info:
+        return 0
+    areas = [across * down for _, across, down, *_ in image.layer]  # type: ignore[attr-defined]
+    coefficients = image.width * image.height * sum(areas) * JPEG_COEFFICIENT_BYTES
+    return int(coefficients // max(areas))
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    if image.format == "WEBP":
+        return WEBP_BYTES_PER_PIXEL
+    n_copies = 2 if image.format == "TIFF" else 1  # Pillow itself transposes a TIFF
+    return n_copies * BYTES_PER_PIXEL.get(image.mode, 4)
+
+
 def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     is_grey, is_color = array.ndim == 2, array.ndim == 3 and array.shape[2] in (3, 4)
     if not (is_grey or is_color) or not array.size:
-        raise PictureError(f"want an array of H x W or H x W x 1/3/4, got {array.shape}")
+        raise PictureError(f"expected an array of H x W or H x W x 1/3/4, got {array.shape}")
     return Image.fromarray(np.ascontiguousarray(_to_uint8(array)))
 
 
@@ -203,25 +184,67 @@ def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind != "f":
-        raise PictureError(f"want uint8, uint16, bool or float in 0..1, got {array.dtype}")
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        raise PictureError("a float array must lie within 0..1")
+        raise PictureError(f"expected uint8, uint16, bool or float in 0..1, got {array.dtype}")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise PictureError(f"expected float values in 0..1, got {low:g} .. {high:g}")
     return np.round(array * 255).astype(np.uint8)
 
 
-def _fill_transparent(image: Image.Image) -> Image.Image:
-    """Lay a transparent picture on the sheet that makes its ink readable.
+def _downscale_upright(image: Image.Image) -> Image.Image:
+    """Downscale a large picture, then rotate or mirror it as its EXIF orientation says."""
+    if image.format != "TIFF" and not ORIENTATION_KEYS & image.info.keys():
+        return _downscale(image)  # most have no orientation, and Image.getexif takes time
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        image = _downscale(image)
+        if orientation == 1:
+            return image
+        image.getexif()[ExifTags.Base.Orientation] = orientation  # lost by downscaling
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # malformed metadata; see _decode
+        raise PictureError(f"damaged: {error}") from error
 
-    Ink of one tone gets a sheet of the other. A picture that has ink and sheet of its own, cut
-    out with soft corners say, is continued by its own middle tone.
+
+def _downscale(image: Image.Image) -> Image.Image:
+    """Average square blocks of pixels, as large as leaves ``TARGET_PIXELS`` or more."""
+    factor = int((image.width * image.height / TARGET_PIXELS) ** 0.5)
+    if factor < 2:
+        return image
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    elif image.mode in ("1", "PA") or image.mode.startswith("I;16"):
+        image = image.convert({"1": "L", "PA": "RGBA"}.get(image.mode, "I"))
+    return image.reduce((min(factor, image.width), min(factor, image.height)))
+
+
+def _composite(image: Image.Image) -> Image.Image:
+    """Composite an RGBA picture onto a background that makes its ink visible.
+
+    Pixels of about one luminance are ink: the background is white below dark ones and black below
+    light ones. A picture that holds both ink and paper (a cut-out with soft edges, say) gets its
+    own median luminance as background.
     """
-    image.thumbnail((1024, 1024), Image.Resampling.BOX)
+    image.thumbnail((MAX_TRANSPARENT_SIDE_PX, MAX_TRANSPARENT_SIDE_PX), Image.Resampling.BOX)
     pixels = np.asarray(image, dtype=np.float32)
-    luminance = pixels[:, :, :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-    opaque = luminance[pixels[:, :, 3] > 127]
+    opaque = (pixels[:, :, :3] @ LUMA)[pixels[:, :, 3] > 127]
     if not opaque.size:
         return Image.new("L", image.size, 255)
-    low, middle, high = np.percentile(opaque, [5, 50, 95])
-    level = round(middle) if high - low > 100 else 255 if middle < 128 else 0
-    sheet = Image.new("RGBA", image.size, (level, level, level, 255))
-    return Image.alpha_composite(sheet, image).convert("RGB")
+    low, median, high = np.percentile(opaque, [5, 50, 95])
+    level = round(median) if high - low > 100 else 255 if median < 128 else 0
+    background = Image.new("RGBA", image.size, (level, level, level, 255))
+    return Image.alpha_composite(background, image).convert("RGB")
+
+
+def _rescale_intensity(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Scale 16-bit, 32-bit or float levels linearly to 0..255.
+
+    The darkest level becomes 0 and the lightest 255, because such files often use a part of their
+    range only; levels above 32767, the range of 16 bits in full, are scaled by 255 / 65535.
+    """
+    if not np.isfinite(levels).all():
+        raise PictureError("expected finite pixel values, got NaN or infinity")
+    low, high = float(levels.min()), float(levels.max())
+    if low >= 0 and high > 32767:
+        low, high = 0.0, 65535.0
+    return np.round((levels - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)

@@ -1,8 +1,4 @@
-"""From any picture to what the model eats: one image, 28 x 28, 0 = background, 255 = full ink.
-
-The path: decode, grey, find out whether ink is dark or light, take the background away, crop to
-the ink, and then MNIST's own recipe: longer side to 20 pixels, centre of mass to the middle.
-"""
+"""From any picture to the model's input: 28 x 28, 0 = background, 255 = full ink, as in MNIST."""
 
 from dataclasses import dataclass
 
@@ -11,20 +7,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_mnist.picture.decode import Picture, to_grey
-from edge_mnist.picture.digit import find_ink
+from edge_mnist.picture.digit import BOX_PX, border_median, find_ink, mean_stroke_width
 
 SIDE_PX = 28
-BOX_PX = 20  # MNIST: "size normalized to fit in a 20x20 pixel box"
-_ONES, _PLACES = np.ones(SIDE_PX, np.float32), np.arange(SIDE_PX, dtype=np.float32)
+MIN_BINARY_STROKE_PX = 1.5  # of images without grey levels; MNIST's 24 such images have 3.8 or more
+MIN_GAIN_LEVEL = 40  # fainter ink is not amplified any further
+# Vectors for sums and first moments along a side.
+_ONES, _COORDINATES = np.ones(SIDE_PX, np.float32), np.arange(SIDE_PX, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What the model is to see of a picture.
+    """What the model is given for one picture.
 
     Attributes:
         image: Shape (28, 28), uint8, 0 = background, 255 = full ink; all 0 if there is no ink.
-        reason: Why this is no picture of one digit, or None.
+        reason: Why the picture does not show exactly one digit, or None.
     """
 
     image: NDArray[np.uint8]
@@ -37,62 +35,34 @@ def read_picture(picture: Picture, *, framing: str = "digit") -> ModelInput:
     Args:
         picture: A path, the bytes of a file, an open binary file, a PIL image, or an array of
             H x W or H x W x 1/3/4: uint8, uint16, bool, or float in 0..1.
-        framing: ``digit`` looks for ink and frames it as MNIST does. ``whole`` takes the picture
-            as it is, for data sets whose images fill their frame, as pictures of clothes do.
+        framing: ``digit`` finds the ink and frames it as MNIST does. ``whole`` scales the picture
+            as it is, for data sets whose images fill their frame, such as Fashion-MNIST.
 
     Returns:
-        The image and, where the picture shows no single digit, the reason. A picture that already
-        is an MNIST image comes back untouched.
+        The image and, where the picture does not show exactly one digit, the reason. A picture
+        that already has the form of an MNIST image is returned unchanged.
 
     Raises:
-        PictureError: It cannot be read.
+        PictureError: The picture cannot be read.
     """
     grey = to_grey(picture)
     if framing == "whole":
-        return ModelInput(frame_whole(grey))
+        return ModelInput(_frame_whole(grey))
     if grey.shape == (SIDE_PX, SIDE_PX):
         for levels in (grey, 255 - grey):
-            if is_mnist_image(levels):
+            if _is_mnist_image(levels):
                 return ModelInput(levels)
     ink = find_ink(grey)
     if ink is None:
         return ModelInput(np.zeros((SIDE_PX, SIDE_PX), np.uint8), "blank")
-    return ModelInput(
-        frame_ink(to_levels(ink.amount)), "more than one digit" if ink.has_more else None
-    )
-
-
-def is_mnist_image(levels: NDArray[np.uint8]) -> bool:
-    """Tell whether levels already have MNIST's form, as all 70,000 of its images have it.
-
-    28 x 28, mostly 0, full ink somewhere, longer side 20 (16 images: 19), centre of mass within
-    half a pixel of the middle.
-    """
-    if levels.shape != (SIDE_PX, SIDE_PX) or levels[0, 0] or levels.max() < 254:
-        return False
-    if 2 * np.count_nonzero(levels) > levels.size:
-        return False
-    # Matrix products: on arrays this small a third of the time of sum() and any().
-    weight = levels.astype(np.float32)
-    sides = weight @ _ONES, _ONES @ weight
-    inked = [side.nonzero()[0] for side in sides]
-    long_side = max(int(places[-1] - places[0]) + 1 for places in inked)
-    if long_side not in (BOX_PX - 1, BOX_PX):
-        return False
-    mass = float(sides[0] @ _ONES)
-    return all(13.4 < float(side @ _PLACES) / mass < 14.6 for side in sides)
-
-
-def to_levels(amount: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Bring an amount of ink, 0..1, to levels 0..255."""
-    return np.round(amount * 255).astype(np.uint8)
+    return ModelInput(frame_ink(ink.levels), "more than one digit" if ink.has_more else None)
 
 
 def frame_ink(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Bring ink to MNIST's form: longer side 20 pixels, centre of mass in the middle of 28 x 28.
 
     Args:
-        ink: Shape (H, W), uint8, 0 = background; at least one pixel is not.
+        ink: Shape (H, W), uint8, 0 = background; at least one pixel is not 0.
 
     Returns:
         One image, shape (28, 28), uint8, its strongest ink near 255.
@@ -101,43 +71,74 @@ def frame_ink(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     cropped = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    scale = BOX_PX / max(cropped.shape)
-    height, width = (max(1, round(side * scale)) for side in cropped.shape)
-    method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
-    small = np.asarray(Image.fromarray(cropped).resize((width, height), method))
-    # Antialiasing dims thin strokes; MNIST's reach full ink. A few pixels may clip.
+    small = _resize(cropped, BOX_PX)
+    # Antialiasing fades thin strokes, and MNIST's reach full ink. A few pixels may saturate.
     strong = np.sort(small, axis=None)[-max(3, small.size // 25)]
-    bright = np.minimum(np.round(small * (255 / max(int(strong), 40))), 255)
-    return center_mass(bright.astype(np.uint8))
+    bright = np.minimum(np.round(small * (255 / max(int(strong), MIN_GAIN_LEVEL))), 255)
+    return _center_mass(bright.astype(np.uint8))
 
 
-def frame_whole(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bring a whole picture to 28 x 28, light on dark; one of that size keeps its levels.
+def _is_mnist_image(levels: NDArray[np.uint8]) -> bool:
+    """Tell whether an image of 28 x 28 has MNIST's form already, as all 70,000 of MNIST have.
 
-    Args:
-        grey: Shape (H, W), uint8. A light border is taken for paper: then dark is ink.
+    Mostly 0, full ink somewhere, longer side 20 (in 16 of the images 19), centre of mass within
+    half a pixel of the middle. Strokes that are one pixel wide, without grey levels, are those of a
+    paint program's pencil.
     """
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    levels = 255 - grey if np.median(border) > 127 else grey
-    scale = SIDE_PX / max(levels.shape)
+    n_inked = np.count_nonzero(levels)
+    if levels[0, 0] or levels.max() < 254 or 2 * n_inked > levels.size:
+        return False
+    if np.count_nonzero(levels == levels.max()) == n_inked and (
+        mean_stroke_width(levels > 0) < MIN_BINARY_STROKE_PX
+    ):
+        return False
+    # Matrix products: on arrays this small a third of the time of sum() and any().
+    weight = levels.astype(np.float32)
+    profiles = weight @ _ONES, _ONES @ weight  # ink in each row, and in each column
+    inked = [profile.nonzero()[0] for profile in profiles]
+    if max(int(places[-1] - places[0]) + 1 for places in inked) not in (BOX_PX - 1, BOX_PX):
+        return False
+    mass = float(profiles[0] @ _ONES)
+    return all(13.4 < float(profile @ _COORDINATES) / mass < 14.6 for profile in profiles)
+
+
+def _frame_whole(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Scale a whole picture to 28 x 28, light on dark; one of that size keeps its levels.
+
+    A light border is taken for paper: then dark is ink.
+    """
+    levels = 255 - grey if border_median(grey) > 127 else grey
+    small = _resize(levels, SIDE_PX, enlarge=Image.Resampling.BOX)
+    return _place(small, (SIDE_PX - small.shape[0]) // 2, (SIDE_PX - small.shape[1]) // 2)
+
+
+def _resize(
+    levels: NDArray[np.uint8],
+    side_px: int,
+    *,
+    enlarge: Image.Resampling = Image.Resampling.BICUBIC,
+) -> NDArray[np.uint8]:
+    """Resize to a longer side of ``side_px``, averaging where that makes the image smaller."""
+    scale = side_px / max(levels.shape)
     height, width = (max(1, round(side * scale)) for side in levels.shape)
-    small = np.asarray(Image.fromarray(levels).resize((width, height), Image.Resampling.BOX))
-    framed = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-    top, left = (SIDE_PX - height) // 2, (SIDE_PX - width) // 2
-    framed[top : top + height, left : left + width] = small
-    return framed
+    method = Image.Resampling.BOX if scale < 1 else enlarge
+    return np.asarray(Image.fromarray(levels).resize((width, height), method))
 
 
-def center_mass(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _center_mass(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Place ink of at most 28 x 28 so that its centre of mass is the middle of 28 x 28."""
     weight = ink.astype(np.float64)
     mass = weight.sum()
-    framed = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     offsets = []
     for axis, side in enumerate(ink.shape):
         center = (weight.sum(axis=1 - axis) @ np.arange(side)) / mass
         offset = round(SIDE_PX / 2 - center)  # MNIST's centres lie within 13.5 .. 14.5
         offsets.append(min(max(offset, 0), SIDE_PX - side))
-    top, left = offsets
-    framed[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+    return _place(ink, *offsets)
+
+
+def _place(levels: NDArray[np.uint8], top: int, left: int) -> NDArray[np.uint8]:
+    """Place an image on an empty one of 28 x 28."""
+    framed = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    framed[top : top + levels.shape[0], left : left + levels.shape[1]] = levels
     return framed

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from edge_mnist.errors import UsageError
-from edge_mnist.picture.digit import PHOTO_SIDE, THINNEST_PX, thicken
-from edge_mnist.picture.frame import BOX_PX, SIDE_PX, frame_ink, read_picture, to_levels
+from edge_mnist.picture.digit import BOX_PX, MIN_STROKE_PX, PHOTO_SIDE_PX, thicken_strokes, to_levels
+from edge_mnist.picture.frame import SIDE_PX, frame_ink, read_picture
 from edge_mnist.training.unipen import Characters, Rows, expand_ranges
 
 DIGITS = frozenset("0123456789")
@@ -233,7 +233,7 @@ def _draw(sketch: _Sketch, generator: np.random.Generator) -> Images:
     ink = np.asarray(sheet)
     if not ink.any():
         return np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-    if width_px * BOX_PX < (THINNEST_PX + 0.5) * scale:
+    if width_px * BOX_PX < (MIN_STROKE_PX + 0.5) * scale:
         return frame_thin(ink)
     return frame_ink(ink)
 
@@ -243,7 +243,7 @@ def frame_thin(ink: Images) -> Images:
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     cropped = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     amount = np.divide(cropped, FULL, dtype=np.float32)
-    return frame_ink(to_levels(thicken(amount, amount > 0.25)))
+    return frame_ink(to_levels(thicken_strokes(amount, amount > 0.25)))
 
 
 def _draw_round(
@@ -315,7 +315,7 @@ def _place(
     width: float, height: float, generator: np.random.Generator
 ) -> tuple[_Canvas, Image.Image]:
     """Choose a canvas of 28 to 300 pixels, most of them small, and a place on it, off centre."""
-    low, high = (28, PHOTO_SIDE) if generator.random() < 0.95 else (PHOTO_SIDE, 300)
+    low, high = (28, PHOTO_SIDE_PX) if generator.random() < 0.95 else (PHOTO_SIDE_PX, 300)
     side_px = round(low * (high / low) ** float(generator.random()))
     scale = max(10, round(side_px * float(generator.uniform(0.4, 0.9))))
     room_x, room_y = (side_px - round(scale * one) - 2 for one in (width, height))
@@ -328,7 +328,7 @@ def _read(ink: Images, generator: np.random.Generator) -> Images:
     """Read a paint program's picture, dark on light or light on dark."""
     is_dark = generator.random() < 0.7
     # Of a small clean canvas the path makes just this, in ten times the time; see the tests.
-    if max(ink.shape) <= PHOTO_SIDE:
+    if max(ink.shape) <= PHOTO_SIDE_PX:
         return frame_thin(ink)
     found = read_picture(FULL - ink if is_dark else ink)
     # A stroke that stands apart may pass for another digit; the label is that of the whole.

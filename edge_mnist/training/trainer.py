@@ -19,7 +19,7 @@ from edge_mnist.errors import ModelError, ProviderError, TrainingError, UsageErr
 from edge_mnist.machine import read_cpu_flags
 from edge_mnist.model_file import find_model
 from edge_mnist.predictor import Predictor
-from edge_mnist.training.augmentation import change_shape, change_tone
+from edge_mnist.training.augmentation import augment
 from edge_mnist.training.calibration import calibrate
 from edge_mnist.training.checkpoint import Checkpoint, load_network
 from edge_mnist.training.dataset import Dataset, split_training
@@ -161,13 +161,9 @@ class Trainer:
                     len(self.outliers), (self.n_outliers,), generator=generator, device=self.device
                 )
                 pixels = torch.cat([pixels, to_pixels(self.outliers[picks])])
-            if self.recipe.augment:
-                pixels = change_shape(pixels, self.recipe, generator)
-            targets = self.draw_targets(pixels[: len(rows)], self.labels[rows])
-            # After the teacher, which is given the clean image.
-            if self.recipe.augment and self.recipe.tone_share:
-                pixels = change_tone(pixels, self.recipe.tone_share, generator)
-            yield pixels, targets
+            clean, pixels = augment(pixels, self.recipe, generator)
+            # The teacher is given the images before their photometric augmentation.
+            yield pixels, self.draw_targets(clean[: len(rows)], self.labels[rows])
 
     def draw_order(self, generator: torch.Generator) -> Tensor:
         """Return the rows of one epoch: each once, or drawn with equal frequency of classes."""
