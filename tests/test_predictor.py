@@ -243,7 +243,7 @@ def test_where_the_model_comes_from(
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        ({"contract": "99"}, "contract version 99"),
+        ({"contract": "99"}, "got 99"),
         ({"output": None}, "outputs"),
         ({"outside": None}, "another file"),
         ({"batch": 1}, "inputs"),
