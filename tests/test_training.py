@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        trainer, "scale_rate", lambda recipe, *, epoch, done: done if done < 0.6 else 1e38
+        loop, "scale_rate", lambda recipe, *, epoch, done: done if done < 0.6 else 1e38
     )
     with pytest.raises(TrainingError, match="not finite in epoch 3"):
         train(SHORT, digits, out=tmp_path)

@@ -61,6 +61,7 @@ def describe_model(source: "Source", calibration: Calibration, quantization: str
         "quantization": quantization,
         "temperature": repr(calibration.temperature),
         "rejection_threshold": repr(calibration.rejection_threshold),
+        "rejected_shares": json.dumps(dict(calibration.rejected_shares)),
         "golden_sha256": hash_images(images),
         "tools": json.dumps(tool_versions()),
         "date": datetime.now(UTC).date().isoformat(),

@@ -72,6 +72,7 @@ def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
         "class_names": json.dumps(checkpoint.class_names),
         "temperature": repr(checkpoint.calibration.temperature),
         "rejection_threshold": repr(checkpoint.calibration.rejection_threshold),
+        "rejected_shares": json.dumps(dict(checkpoint.calibration.rejected_shares)),
     }
     copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return save(copies, about)
@@ -97,7 +98,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tuple(json.loads(about["class_names"])),
         _with_prefix(tensors, WEIGHTS_PREFIX),
         _with_prefix(tensors, STATE_PREFIX),
-        Calibration(float(about["temperature"]), float(about.get("rejection_threshold", 0))),
+        Calibration(
+            float(about["temperature"]),
+            float(about.get("rejection_threshold", 0)),
+            json.loads(about.get("rejected_shares", "{}")),
+        ),
     )
 
 

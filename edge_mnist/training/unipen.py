@@ -281,7 +281,7 @@ def _not_at_hand(reason: str, named: Path | None) -> DataError:
     return DataError(
         f"UNIPEN is {where}, and {reason}. Three ways out: connect to a network and run "
         f"again; put {PUBLISHED_ARCHIVE} from https://doi.org/{DOI} into the data folder "
-        "(--data-dir or EDGE_MNIST_DATA); or train on MNIST alone"
+        "(--data-dir or EDGE_MNIST_DATA); or train on MNIST alone: --set handwriting_share=0"
     )
 
 

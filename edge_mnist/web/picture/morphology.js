@@ -33,9 +33,9 @@ export function spread(values, window, axis) {
 }
 
 /**
- * Return how thick the strokes of a mask are on average, in pixels: twice the area over the outline.
- * Where a stroke is one pixel wide, its pixels are both sides of the outline: those that belong to
- * no square of 2 x 2.
+ * Return how thick the strokes of a mask are on average, in pixels: twice its area over its
+ * outline. Where a stroke is one pixel wide, its pixels are both sides of the outline: those that
+ * belong to no square of 2 x 2.
  */
 export function measureThickness({ height, width, data }) {
   const has = (y, x) => y >= 0 && y < height && x >= 0 && x < width && data[y * width + x];
