@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from edge_mnist.errors import DataError, UsageError
-from edge_mnist.picture.frame import read_picture
+from edge_mnist.picture.frame import frame_ink, read_picture
 from edge_mnist.training import unipen
 from edge_mnist.training.strokes import (
     frame_thin,
@@ -201,15 +201,19 @@ LIST = "data/1a/tos/a.dat"
 @pytest.mark.parametrize(
     ("file", "change", "reason"),
     [
-        (PEN, None, f"{LIST} includes tos/data/a.dat, which is missing"),
+        (PEN, None, "file 1 of data/1a/tos includes a file that is missing (its include 1)"),
         (LIST, lambda text: text.replace("1-3", "1-4"), "beyond the 4 components"),
         (LIST, lambda text: text.replace("1-3", "1:9-3"), "beyond the pen positions"),
         (LIST, lambda text: text.replace("1-3", "1-3:3"), "beyond the pen positions"),
         (LIST, lambda text: text.replace("1-3", "3-1"), "cannot read the components '3-1'"),
         (LIST, lambda text: text.replace("1-3", "a"), "cannot read the components 'a'"),
         (LIST, lambda text: text.replace('"7"', '"7'), "cannot read the segment"),
-        (LIST, lambda text: text.replace("tos/data", "../../etc"), "which is missing"),
-        (PEN, lambda text: text.replace("40 0", "40 x"), "no number"),
+        (LIST, lambda text: text.replace("tos/data", "../../etc"), "a file that is missing"),
+        (
+            PEN,
+            lambda text: text.replace("40 0", "40 x"),
+            "file 1 of include/tos is altered: a pen position is no number",
+        ),
         (PEN, lambda text: text.replace("40 0", "40"), "without X or Y"),
         (PEN, lambda text: text.replace("X Y", "X Z"), "coordinates are X Z"),
         (PEN, lambda text: f".INCLUDE tos/data/a.dat\n{text}", "includes itself"),
@@ -231,6 +235,7 @@ def test_files_that_are_wrong(
     message = error_of(release)
     assert reason in message
     assert str(release) in message
+    assert "a.dat" not in message  # some donors' files have the names of their writers
 
 
 def test_includes_that_some_copies_are_without(release: Path) -> None:
@@ -391,19 +396,23 @@ def test_small_canvas_is_framed_as_the_picture_path_does(side_px: int) -> None:
 
 
 def test_thin_digits() -> None:
-    characters = many_writers()
     generator = np.random.default_rng(2)
-    thick = render_characters(characters, np.arange(80), generator, paint_share=0)
-    thick = thick[(thick > 127).sum(axis=(1, 2)) > 160]
+    sheets = []
+    for width in range(12, 20):
+        sheet = Image.new("L", (90, 90))
+        ImageDraw.Draw(sheet).line([(15, 15), (75, 15), (40, 75)], 255, width)
+        ImageDraw.Draw(sheet).ellipse((25, 45, 60, 80), outline=255, width=width)
+        sheets.append(np.asarray(sheet))
+    thick = np.stack([frame_ink(sheet) for sheet in sheets])
     thin = thin_digits(thick, np.random.default_rng(3))
     assert thin.shape == thick.shape
     assert thin.dtype == np.uint8
     np.testing.assert_array_equal(thin, thin_digits(thick, np.random.default_rng(3)))
-    assert (thin > 127).mean() < 0.9 * (thick > 127).mean()
+    assert (thin > 127).mean() < 0.8 * (thick > 127).mean()
     # The same digit in the same place.
     coarse = [images.reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)) for images in (thick, thin)]
     likeness = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*coarse, strict=True)]
-    assert np.median(likeness) > 0.85
+    assert np.median(likeness) > 0.7
     assert thin_digits(thick[:0], generator).shape == (0, 28, 28)
     blank = np.zeros((1, 28, 28), np.uint8)
     np.testing.assert_array_equal(thin_digits(blank, generator), blank)

@@ -45,6 +45,7 @@ class Recipe:
             like; see ``edge_mnist.training.augmentation``.
         outlier_share: Outliers, images that show no single digit, as a share of a batch; the
             network learns the same probability for every class.
+        outlier_weight: Of their loss beside that of the labelled images.
         handwriting_share: Further images in a batch that are drawn from the pen strokes of
             UNIPEN's digits, as a share of it; 0 trains without UNIPEN.
         letter_share: Share of the outliers that are letters and signs of UNIPEN; counts only
@@ -101,6 +102,7 @@ class Recipe:
     wide_share: float = 0.0
     tone_share: float = 0.0
     outlier_share: float = 0.0
+    outlier_weight: float = 0.3
     handwriting_share: float = 0.0
     letter_share: float = 0.0
     thin_share: float = 0.0
@@ -142,6 +144,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "stroke_share": (0, 0.5),
     "tone_share": (0, 1),
     "outlier_share": (0, 1),
+    "outlier_weight": (0, 1000),
     "handwriting_share": (0, 1),
     "letter_share": (0, 1),
     "thin_share": (0, 1),

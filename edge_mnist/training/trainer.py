@@ -30,7 +30,6 @@ from edge_mnist.training.recipes import Recipe, parse_recipe
 from edge_mnist.training.unipen import Characters
 
 N_OUTLIERS = 8000
-OUTLIER_WEIGHT = 0.3
 REPORT_STEPS = 20  # steps between two progress reports and checks of the loss
 
 
@@ -290,7 +289,7 @@ class Trainer:
         loss = nn.functional.cross_entropy(logits[: len(targets)], targets)
         if len(logits) > len(targets):  # towards the same probability for every class
             uniformity = -logits[len(targets) :].log_softmax(dim=1).mean()
-            loss = loss + OUTLIER_WEIGHT * uniformity
+            loss = loss + self.recipe.outlier_weight * uniformity
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -20,7 +20,7 @@ import re
 import tarfile
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -205,7 +205,8 @@ def read_unipen(path: Path) -> Characters:
     texts = release.read_benchmarks()
     if not any(name.startswith("data/1a/") for name in texts):
         raise DataError(f"{path} holds no UNIPEN: there is no file in data/1a")
-    lists = [_parse_list(name, texts[name], path) for name in sorted(texts)]
+    titles = _number_files(texts)
+    lists = [_parse_list(name, texts[name], f"{path}: {titles[name]}") for name in sorted(texts)]
     pens = _read_pens(release, lists, path)
     collector = _Collector()
     for one in lists:
@@ -272,6 +273,23 @@ def _place_writers(codes: tuple[str, ...]) -> NDArray[np.float64]:
     return np.array(places, np.float64) % 1
 
 
+def _number_files(names: Iterable[str]) -> dict[str, str]:
+    """Return what messages call some files: some donors' file names are writers' names.
+
+    Args:
+        names: Paths in the release, such as ``data/1a/aga/x.dat``.
+
+    Returns:
+        By path the folder up to the donor, and the file's place there by name, from 1.
+    """
+    titles, counts = {}, dict[str, int]()
+    for name in sorted(names):
+        folder = "/".join(name.split("/")[: 3 if name.startswith("data/") else 2])
+        counts[folder] = counts.get(folder, 0) + 1
+        titles[name] = f"file {counts[folder]} of {folder}"
+    return titles
+
+
 def _hash_to_unit(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
 
@@ -319,7 +337,10 @@ class _Folder:
         try:
             return file.read_bytes()
         except OSError as error:
-            raise DataError(f"cannot read {file}: {error.strerror}") from error
+            folder = "/".join(file.relative_to(self._path).parts[:3])
+            raise DataError(
+                f"cannot read a file in {self._path / folder}: {error.strerror}"
+            ) from error
 
 
 def _decompress(file: BinaryIO) -> lzma.LZMAFile | gzip.GzipFile:
@@ -401,7 +422,7 @@ class _List:
     """A file below ``data/``: which components of which pen files are which characters.
 
     Attributes:
-        file: Its path, for messages.
+        file: What messages call it.
         benchmark: One of ``BENCHMARKS``.
         donor: Three letters.
         includes: The files that it names.
@@ -420,7 +441,8 @@ class _Pen:
     """A file below ``include/``.
 
     Attributes:
-        file: Its path, for messages.
+        name: Its path there; it stays inside this module.
+        file: What messages call it.
         donor: The first folder of its path.
         includes: The files that it names.
         header: The last value of each keyword of the header that matters here.
@@ -429,6 +451,7 @@ class _Pen:
         is_down: For each component whether the pen touched the tablet.
     """
 
+    name: str
     file: str
     donor: str
     includes: tuple[str, ...]
@@ -463,8 +486,7 @@ def _split_keywords(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield one[1], data[one.end() : end]
 
 
-def _parse_list(name: str, data: bytes, path: Path) -> _List:
-    file = f"{path}: {name}"
+def _parse_list(name: str, data: bytes, file: str) -> _List:
     includes, segments = [], []
     for keyword, value in _split_keywords(data):
         text = value.decode("latin-1")
@@ -480,8 +502,7 @@ def _parse_list(name: str, data: bytes, path: Path) -> _List:
     return _List(file, benchmark, donor, tuple(includes), tuple(segments))
 
 
-def _parse_pen(name: str, data: bytes, path: Path) -> _Pen:
-    file = f"{path}: include/{name}"
+def _parse_pen(name: str, data: bytes, file: str) -> _Pen:
     includes: list[str] = []
     header: dict[bytes, str] = {}
     blocks: list[bytes] = []
@@ -498,6 +519,7 @@ def _parse_pen(name: str, data: bytes, path: Path) -> _Pen:
             header[keyword] = value.decode("latin-1").strip()
     numbers, starts = _parse_numbers(blocks, file)
     return _Pen(
+        name,
         file,
         name.split("/")[0],
         tuple(includes),
@@ -533,9 +555,11 @@ def _read_pens(release: _Release, lists: list[_List], path: Path) -> dict[str, _
         candidates = {
             one for user in users for name in user.includes for one in _places(name, user)
         }
+        found = dict(release.read_includes(candidates - pens.keys()))
+        titles = _number_files(f"include/{name}" for name in {*pens, *found})
         new = {
-            name: _parse_pen(name, data, path)
-            for name, data in release.read_includes(candidates - pens.keys())
+            name: _parse_pen(name, data, f"{path}: {titles[f'include/{name}']}")
+            for name, data in found.items()
         }
         pens |= new
         users = list(new.values())
@@ -552,14 +576,14 @@ def _follow_includes(
     user: _List | _Pen, pens: Mapping[str, _Pen], seen: tuple[str, ...] = ()
 ) -> Iterator[str]:
     """Yield the files that one includes, in the order in which their components count."""
-    for name in user.includes:
+    for number, name in enumerate(user.includes, start=1):
         place = next((one for one in _places(name, user) if one in pens), None)
         if place is None:
             if name in OPTIONAL_INCLUDES:
                 continue
-            raise DataError(f"{user.file} includes {name}, which is missing")
+            raise DataError(f"{user.file} includes a file that is missing (its include {number})")
         if place in seen:
-            raise DataError(f"{user.file} is altered: {name} includes itself")
+            raise DataError(f"{user.file} is altered: its include {number} includes itself")
         yield from _follow_includes(pens[place], pens, (*seen, place))
         yield place
 
@@ -583,7 +607,7 @@ def _join_pens(pens: list[_Pen], file: str) -> _Trajectory:
     sizes = [size for pen in pens for size in (np.diff(pen.starts) // len(axes)).tolist()]
     is_down = [one for pen in pens for one in pen.is_down.tolist()]
     # A file without a writer's name is a writer of its own.
-    writer = header.get(b"WRITER_ID") or (pens[-1].file if pens else file)
+    writer = header.get(b"WRITER_ID") or (pens[-1].name if pens else file)
     return _Trajectory(points.astype(np.float32), _to_starts(sizes).tolist(), is_down, writer)
 
 
@@ -607,7 +631,7 @@ def _find_strokes(components: str, trajectory: _Trajectory, file: str) -> list[t
         components: Such as ``25``, ``25-27``, ``25:3-26:10`` (from one position in a component to
             another, both included), or several of these with commas between.
         trajectory: What the components count in.
-        file: Its path, for messages.
+        file: What messages call the list.
     """
     strokes: list[tuple[int, int]] = []
     for text in components.split(","):
