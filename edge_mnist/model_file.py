@@ -147,21 +147,41 @@ def _models_in(folder: Path) -> list[Path]:
 
 
 def read_model(path: Path) -> ModelFile:
-    """Read a model file whole.
+    """Read a model file whole, and verify it against the manifest beside it, if there is one.
 
     Raises:
-        ModelError: It is missing, empty or larger than ``MAX_BYTES``.
+        ModelError: It is missing, empty, larger than ``MAX_BYTES``, or not the manifest's file.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        with open(path, "rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise ModelError(f"cannot read model {path}: {error.strerror}") from error
     if not content:
         raise ModelError(f"the model {path} is empty")
     if len(content) > MAX_BYTES:
         raise ModelError(f"the model {path} is larger than {MAX_BYTES:,} bytes")
-    return ModelFile(path, content)
+    file = ModelFile(path, content)
+    _verify_manifest(file)
+    return file
+
+
+def _verify_manifest(file: ModelFile) -> None:
+    """Compare a file with its hash in the manifest, which an export writes last.
+
+    Raises:
+        ModelError: They differ: the file was altered, or the export was interrupted.
+    """
+    try:
+        manifest = json.loads((file.path.parent / MANIFEST_NAME).read_bytes())
+        expected = manifest["files"][file.path.name]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no manifest of ours, or one that does not list this file
+    if expected != file.sha256:
+        raise ModelError(
+            f"{file.path} is not the file of {MANIFEST_NAME} beside it: it was altered, or the "
+            "export was interrupted; export again"
+        )
 
 
 def check_contract(model: ModelFile) -> ModelInfo:
@@ -198,11 +218,21 @@ def _check_contract(content: bytes) -> ModelInfo:
     if outputs != expected:
         raise _breach(f"expected outputs {expected}, got {outputs}")
     _refuse_external_data(content, graphs[0])
+    if metadata.get("graph_sha256", hash_graph(content)) != hash_graph(content):
+        raise ModelError("the graph was altered: its SHA-256 is not that of the metadata")
     threshold = float(metadata.get("rejection_threshold", "0"))
     framing = metadata.get("framing", "digit")
     if framing not in FRAMINGS:
         raise _breach(f"expected framing {' or '.join(FRAMINGS)}, got {framing!r}")
     return ModelInfo(class_names, metadata["quantization"], threshold, framing, metadata)
+
+
+def hash_graph(content: bytes) -> str:
+    """Return the SHA-256 of a model's graph, weights included, hexadecimal.
+
+    The metadata holds it, so that a file without its manifest is verified too.
+    """
+    return hashlib.sha256(b"".join(read_bytes(content, MODEL_GRAPH))).hexdigest()
 
 
 def _read_metadata(content: bytes) -> dict[str, str]:
@@ -257,6 +287,8 @@ def read_fields(message: bytes) -> Iterator[Field]:
     while place < len(message):
         tag, place = _read_varint(message, place)
         number, kind = tag >> 3, tag & 7
+        if number == 0:  # not allowed; a file of zeros would be read for a minute
+            raise ModelError("not an ONNX file")
         if kind == VARINT:
             value, place = _read_varint(message, place)
             yield number, value

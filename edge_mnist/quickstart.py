@@ -101,13 +101,6 @@ def draw_picture(path: Path) -> Path:
 def draw_grid(predictor: Predictor, dataset: Dataset, path: Path) -> Path:
     """Draw the first test images with what the model reads in them."""
     images, labels = dataset.test_images[:N_SHOWN], dataset.test_labels[:N_SHOWN]
-    predicted, probabilities = predictor.predict_images(images)
-    names = dataset.class_names
-    grid = plot_predictions(
-        images,
-        [names[label] for label in predicted],
-        [names[label] for label in labels],
-        probabilities.max(axis=1).tolist(),
-    )
-    write_atomically(path, grid)
+    _, probabilities = predictor.predict_images(images)
+    write_atomically(path, plot_predictions(images, labels, probabilities, dataset.class_names))
     return path

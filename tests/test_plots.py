@@ -14,68 +14,72 @@ from edge_mnist.errors import ModelError
 from edge_mnist.model_file import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
 from edge_mnist.plots.charts import (
     bin_confidences,
-    count_confusions,
-    find_interval,
+    confusion_matrix,
     find_most_confused,
-    measure_spread,
     plot_confusion,
     plot_curves,
     plot_folds,
     plot_reliability,
+    summarize_folds,
+    wilson_interval,
 )
 from edge_mnist.plots.images import (
-    CHARACTER,
-    SHEET_WIDTH,
+    CHARACTER_WIDTH,
+    MAX_GRID_WIDTH,
     Caption,
     arrange,
-    build_mosaic,
     find_mistakes,
     plot_filters,
     plot_mistakes,
     plot_predictions,
     plot_samples,
     split_filters,
+    tile_filters,
 )
 from edge_mnist.plots.plot import (
+    choose_folders,
     draw_test_pictures,
-    locate,
+    find_source,
     pick_samples,
-    place_pictures,
+    plot_cross_validation,
+    plot_run,
     plot_tests,
     read_history,
 )
 from edge_mnist.plots.style import ELLIPSIS, VERMILION, shorten
-from edge_mnist.training.checkpoint import load_checkpoint, load_network
+from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.training.networks import first_weights
 from edge_mnist.validation.validate import measure_calibration
 
 TEST_PICTURES = {"samples.png", "predictions.png", "confusion.png", "mistakes.png"}
 TEST_PICTURES |= {"reliability.png"}
-# A formula, a line break, letters that the font lacks, and no place to break.
+# A formula, a line break, a character that the font does not have, a long name, a wide one.
 ODD_NAMES = ["$x$ and $", "two\nlines", "\u732b", "pedestrian_crossing_sign_right", "W" * 30]
 
 
 def open_png(content: bytes) -> NDArray[np.uint8]:
-    """Return a picture's pixels, after checking that it is a PNG file that shows something."""
+    """Return the pixels of a PNG file, after checking that something is drawn on it."""
     with Image.open(io.BytesIO(content)) as image:
         assert image.format == "PNG"
         pixels = np.asarray(image.convert("RGB"))
     height, width, _ = pixels.shape
     assert 200 <= height <= 6000
     assert 500 <= width <= 3000
-    assert (pixels < 128).any()  # some ink, and most of it paper
+    assert (pixels < 128).any()  # something dark on a light background
     assert (pixels > 200).all(axis=2).mean() > 0.3
     return pixels
 
 
 def count_pixels(pixels: NDArray[np.uint8], color: str) -> int:
-    wanted = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
-    return int((pixels == wanted).all(axis=2).sum())
+    rgb = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+    return int((pixels == rgb).all(axis=2).sum())
 
 
-def make_answers(n_images: int, n_classes: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return labels and probabilities, most of them right."""
+def make_predictions(
+    n_images: int, n_classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return labels and probabilities, most of them correct."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, n_classes, n_images)
     labels[:n_classes] = np.arange(n_classes)
@@ -85,7 +89,7 @@ def make_answers(n_images: int, n_classes: int) -> tuple[NDArray[np.int64], NDAr
     return labels, (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_names_are_cut_in_the_middle() -> None:
+def test_names_are_shortened_in_the_middle() -> None:
     assert shorten("T-shirt/top", 11) == "T-shirt/top"
     assert shorten("abcdefghij", 5) == f"ab{ELLIPSIS}ij"
     assert shorten("abcdefghij", 1) == ELLIPSIS
@@ -105,23 +109,26 @@ def test_curves_of_a_training(run_folder: Path) -> None:
     open_png(plot_curves(overflowed))
 
 
-def test_folds() -> None:
-    mean, deviation = measure_spread([0.98, 0.99, 1.0])
+def test_folds(tmp_path: Path) -> None:
+    mean, deviation = summarize_folds([0.98, 0.99, 1.0])
     assert mean == pytest.approx(0.99)
     assert deviation == pytest.approx(0.01)
-    assert measure_spread([0.9]) == (0.9, 0.0)
+    assert summarize_folds([0.9]) == (0.9, 0.0)
     for accuracies in ([0.9], [0.98, 0.99, 1.0], [1.0] * 10):
         assert count_pixels(open_png(plot_folds(accuracies)), VERMILION) > 50
+    plots = plot_cross_validation(tmp_path, [0.98, 0.99])
+    assert plots.paths == (str(tmp_path / "folds.png"),)
+    open_png((tmp_path / "folds.png").read_bytes())
 
 
 def test_confusions_are_counted() -> None:
     labels, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 0, 2])
-    counts = count_confusions(labels, predicted, 4)
+    counts = confusion_matrix(labels, predicted, 4)
     assert counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [2, 0, 1, 0], [0, 0, 0, 0]]
     assert find_most_confused(counts).tolist() == [0, 1, 2, 3]
 
 
-def test_of_many_classes_the_most_confused_are_shown_with_their_partners() -> None:
+def test_of_many_classes_the_most_confused_pairs_are_drawn() -> None:
     counts = np.diag(np.full(40, 100))
     counts[30, 7] = 5
     counts[12, 39] = 2
@@ -132,18 +139,18 @@ def test_of_many_classes_the_most_confused_are_shown_with_their_partners() -> No
     assert len(find_most_confused(np.diag(np.full(40, 3)))) == 20
 
 
-def test_confusion_colours_mistakes_alone() -> None:
+def test_confusion_matrix_colours_mistakes_only() -> None:
     labels = np.arange(1000) % 10
     right = open_png(plot_confusion(labels, labels, list("0123456789")))
     wrong = open_png(plot_confusion(labels, labels[::-1].copy(), list("0123456789")))
     for pixels, coloured in ((right, False), (wrong, True)):
-        spread = pixels.max(axis=2).astype(int) - pixels.min(axis=2)
-        assert (spread > 60).any() == coloured
+        saturation = pixels.max(axis=2).astype(int) - pixels.min(axis=2)
+        assert (saturation > 60).any() == coloured
 
 
 @pytest.mark.parametrize("n_classes", [2, 10, 30, 40, 1000])
-def test_pictures_of_any_number_of_classes(digits: Dataset, n_classes: int) -> None:
-    labels, probabilities = make_answers(1200, n_classes)
+def test_any_number_of_classes_can_be_drawn(digits: Dataset, n_classes: int) -> None:
+    labels, probabilities = make_predictions(1200, n_classes)
     images = np.resize(digits.test_images, (1200, 28, 28))
     names = [f"{ODD_NAMES[label % 5]} {label}" for label in range(n_classes)]
     pictures = draw_test_pictures(images, labels, probabilities, names)
@@ -152,7 +159,7 @@ def test_pictures_of_any_number_of_classes(digits: Dataset, n_classes: int) -> N
         open_png(content)
 
 
-def test_samples_show_every_class_in_turns() -> None:
+def test_samples_show_every_class_in_turn() -> None:
     labels = np.repeat([0, 1, 2], [50, 3, 2])
     assert labels[pick_samples(labels, 9)].tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 0]
     assert sorted(pick_samples(labels, 99).tolist()) == list(range(55))
@@ -162,24 +169,26 @@ def test_samples_show_every_class_in_turns() -> None:
     assert picked.max() > 900
 
 
-def test_grid_frames_only_wrong_ones(digits: Dataset) -> None:
-    images, names = digits.test_images[:7], list("abcdefg")
-    right = open_png(plot_predictions(images, names, names, [0.9] * 7))
-    assert count_pixels(right, VERMILION) == 0
-    others = ["a", "b", "c", "d", "e", "f", "a"]
-    one_wrong = open_png(plot_predictions(images, others, names, [0.9] * 7))
-    all_wrong = open_png(plot_predictions(images, names[::-1], [*names[1:], "x"], [0.9] * 7))
-    assert 0 < count_pixels(one_wrong, VERMILION) < count_pixels(all_wrong, VERMILION)
-    open_png(plot_predictions(images, [*ODD_NAMES, "a", "b"], names, [0.9] * 7))
+def test_only_wrong_predictions_are_framed(digits: Dataset) -> None:
+    images, predicted_labels = digits.test_images[:7], np.arange(7)
+    probabilities = np.eye(7, dtype=np.float32) * 0.9
+    one_wrong = np.where(predicted_labels == 6, 0, predicted_labels)
+    n_framed = []
+    for labels in (predicted_labels, one_wrong, np.roll(predicted_labels, 1)):
+        pixels = open_png(plot_predictions(images, labels, probabilities, "abcdefg"))
+        n_framed.append(count_pixels(pixels, VERMILION))
+    assert 0 == n_framed[0] < n_framed[1] < n_framed[2]
+    names = [*ODD_NAMES, "a", "b"]
+    open_png(plot_predictions(images, one_wrong, probabilities, names))
     assert plot_samples(images[:0], []).startswith(b"\x89PNG")
     open_png(plot_samples(np.resize(digits.test_images, (1000, 28, 28)), ["a"] * 1000))
 
 
-def test_captions_never_meet() -> None:
+def test_captions_do_not_overlap() -> None:
     for length in (1, 9, 17, 24):
         layout = arrange(60, [Caption(("x" * length, ""))])
-        assert length * CHARACTER < layout.cell_width
-        assert layout.columns * layout.cell_width <= SHEET_WIDTH
+        assert length * CHARACTER_WIDTH < layout.cell_width
+        assert layout.columns * layout.cell_width <= MAX_GRID_WIDTH
         assert layout.columns * layout.rows >= 60
     assert arrange(60, [Caption(("0 100%", ""))]).columns == 10
 
@@ -213,20 +222,20 @@ def test_reliability_is_what_validate_measures() -> None:
     open_png(plot_reliability(confidences[:1], correct[:1]))
 
 
-def test_interval_of_a_share() -> None:
-    assert find_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    low, high = find_interval(5, 5)
+def test_confidence_interval_of_a_proportion() -> None:
+    assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    low, high = wilson_interval(5, 5)
     assert 0.5 < low < 0.6
     assert high == 1.0
 
 
 def test_filters() -> None:
     weights = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
-    tiles = split_filters(weights)
-    assert tiles.shape == (6, 2, 2)
-    mosaic = build_mosaic(tiles)
+    filters = split_filters(weights)
+    assert filters.shape == (6, 2, 2)
+    mosaic = tile_filters(filters)
     assert mosaic.shape == (5, 11)
-    assert mosaic[:2, 3:5].tolist() == tiles[1].tolist()
+    assert mosaic[:2, 3:5].tolist() == filters[1].tolist()
     assert np.isnan(mosaic[2]).all()
     assert split_filters(np.zeros((5, 784))).shape == (5, 28, 28)
     assert split_filters(np.array([[[[np.nan, 1.0]]]])).tolist() == [[[0.0, 1.0]]]
@@ -243,15 +252,46 @@ def test_first_weights_of_a_run(run_folder: Path) -> None:
     assert (weights == checkpoint.weights["0.weight"].numpy()).all()
 
 
-def test_places_are_told_apart(tmp_path: Path) -> None:
-    def places(*names: str) -> list[str]:
-        found = place_pictures([tmp_path / name for name in names], Path("out"))
-        return [str(place.relative_to("out")) for place in found]
+def test_plot_of_a_finished_training(run_folder: Path, digits: Dataset, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(run_folder / CHECKPOINT_NAME)
+    shutil.copy(run_folder / CHECKPOINT_NAME, tmp_path)
+    shutil.copy(run_folder / "history.jsonl", tmp_path)
 
-    assert places("a/model.onnx") == ["."]
-    assert places("a/model.onnx", "a/model.int8.onnx") == ["model", "model.int8"]
-    assert places("a/model.onnx", "b/model.onnx", "b/v1.2") == ["a-model", "b-model", "b-v1.2"]
-    assert len({*places("a-b/c", "a/b-c", "c")}) == 3
+    def draw() -> dict[str, bytes]:
+        plots = plot_run(tmp_path, digits, folder=tmp_path / "out")
+        return {Path(path).name: Path(path).read_bytes() for path in plots.paths}
+
+    drawn = draw()
+    assert set(drawn) == TEST_PICTURES | {"curves.png", "filters.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(drawn)
+    (tmp_path / "history.jsonl").unlink()
+    recipe = dataclasses.replace(checkpoint.recipe, augment=False)
+    save_checkpoint(tmp_path / CHECKPOINT_NAME, dataclasses.replace(checkpoint, recipe=recipe))
+    plain = draw()
+    assert set(plain) == set(drawn) - {"curves.png"}
+    different = {name for name in plain if plain[name] != drawn[name]}
+    assert different == {"samples.png"}  # which shows images as augmented
+
+
+def test_the_train_command_draws_into_the_run_folder(edge_mnist: Command, tmp_path: Path) -> None:
+    done = edge_mnist("train", "--dataset", "digits", "--epochs", 1, "-q")
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in (tmp_path / "runs" / "digits").glob("*.png")}
+    assert made == TEST_PICTURES | {"curves.png", "filters.png"}
+    done = edge_mnist("train", "--dataset", "digits", "--epochs", 1, "-q", "--folds", 2)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "digits-2" / "folds.png").is_file()
+
+
+def test_plots_of_several_paths_get_folders_of_their_own(tmp_path: Path) -> None:
+    def folders(*names: str) -> list[str]:
+        chosen = choose_folders([tmp_path / name for name in names], Path("out"))
+        return [str(folder.relative_to("out")) for folder in chosen]
+
+    assert folders("a/model.onnx") == ["."]
+    assert folders("a/model.onnx", "a/model.int8.onnx") == ["model", "model.int8"]
+    assert folders("a/model.onnx", "b/model.onnx", "b/v1.2") == ["a-model", "b-model", "b-v1.2"]
+    assert len({*folders("a-b/c", "a/b-c", "c")}) == 3
 
 
 def test_a_damaged_history_is_an_error(run_folder: Path, tmp_path: Path) -> None:
@@ -262,14 +302,14 @@ def test_a_damaged_history_is_an_error(run_folder: Path, tmp_path: Path) -> None
             read_history(tmp_path)
 
 
-def test_locate(run_folder: Path, exports: Path, tmp_path: Path) -> None:
-    assert locate(run_folder) == run_folder
-    assert locate(run_folder / CHECKPOINT_NAME) == run_folder
-    assert locate(exports) == exports / FLOAT32_NAME
-    assert locate(exports / INT8_NAME) == exports / INT8_NAME
+def test_find_source(run_folder: Path, exports: Path, tmp_path: Path) -> None:
+    assert find_source(run_folder) == run_folder
+    assert find_source(run_folder / CHECKPOINT_NAME) == run_folder
+    assert find_source(exports) == exports / FLOAT32_NAME
+    assert find_source(exports / INT8_NAME) == exports / INT8_NAME
     for missing in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(ModelError):
-            locate(missing)
+            find_source(missing)
 
 
 def test_plot_of_an_exports_folder(edge_mnist: Command, exports: Path, tmp_path: Path) -> None:
@@ -281,32 +321,34 @@ def test_plot_of_an_exports_folder(edge_mnist: Command, exports: Path, tmp_path:
     assert {path.parent for path in paths} == {Path("plots")}
     for path in paths:
         content = (tmp_path / path).read_bytes()
-        if path.name != "mistakes.png":  # the run may have none
+        if path.name != "mistakes.png":  # a model may make none
             open_png(content)
 
 
-def test_plot_of_a_run_and_a_bare_model(
+def test_plot_of_a_run_and_a_model_without_a_checkpoint(
     edge_mnist: Command, run_folder: Path, exports: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(exports / INT8_NAME, tmp_path)  # without its checkpoint
+    shutil.copy(exports / INT8_NAME, tmp_path)
     done = edge_mnist("plot", run_folder, INT8_NAME, "-o", "out", "--json", "--offline")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["schema_version"] == 1
-    made = {str(path.relative_to(tmp_path)) for path in (tmp_path / "out").rglob("*.png")}
-    assert made == {*report["paths"]}
-    of_run = {path.name for path in (tmp_path / "out" / run_folder.name).iterdir()}
-    assert of_run == TEST_PICTURES | {"curves.png", "filters.png"}
-    of_model = {path.name for path in (tmp_path / "out" / "model.int8").iterdir()}
-    assert of_model == TEST_PICTURES
+    written = {str(path.relative_to(tmp_path)) for path in (tmp_path / "out").rglob("*.png")}
+    assert written == {*report["paths"]}
+    run_names = {path.name for path in (tmp_path / "out" / run_folder.name).iterdir()}
+    assert run_names == TEST_PICTURES | {"curves.png", "filters.png"}
+    model_names = {path.name for path in (tmp_path / "out" / "model.int8").iterdir()}
+    assert model_names == TEST_PICTURES
 
 
-def test_plot_says_what_is_missing(edge_mnist: Command, exports: Path, tmp_path: Path) -> None:
+def test_plot_of_a_missing_file_is_an_error(
+    edge_mnist: Command, exports: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "text.onnx").write_text("no model")
-    wrong = [["nothing.onnx"], ["empty"], ["text.onnx"], [exports, "-o", "file"]]
-    for args in wrong:
+    calls = [["nothing.onnx"], ["empty"], ["text.onnx"], [exports, "-o", "file"]]
+    for args in calls:
         done = edge_mnist("plot", *args)
         assert done.returncode == 3, args
         assert len(done.stderr.splitlines()) == 1
@@ -326,9 +368,7 @@ def test_a_model_of_other_classes_is_an_error(
     assert not (tmp_path / "out").exists()
 
 
-def test_validate_draws_what_it_validates(
-    edge_mnist: Command, exports: Path, tmp_path: Path
-) -> None:
+def test_validate_plots(edge_mnist: Command, exports: Path, tmp_path: Path) -> None:
     lenient = ("--max-accuracy-lost", str(LIMITS.accuracy_lost))
     done = edge_mnist("validate", exports, *lenient, "--plots", "out", "--json")
     assert done.returncode == 0, done.stderr

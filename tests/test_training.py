@@ -22,7 +22,7 @@ from edge_mnist.errors import (
     UsageError,
 )
 from edge_mnist.model_file import CHECKPOINT_NAME
-from edge_mnist.training import trainer as loop
+from edge_mnist.training import trainer
 from edge_mnist.training.augmentation import (
     PHOTOMETRIC_TRANSFORMS,
     augment_geometric,
@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        loop, "scale_rate", lambda recipe, *, epoch, done: done if done < 0.6 else 1e38
+        trainer, "scale_rate", lambda recipe, *, epoch, done: done if done < 0.6 else 1e38
     )
     with pytest.raises(TrainingError, match="not finite in epoch 3"):
         train(SHORT, digits, out=tmp_path)

@@ -13,11 +13,15 @@ from edge_mnist.model_file import (
     CHECKPOINT_NAME,
     FLOAT32_NAME,
     INT8_NAME,
+    MANIFEST_NAME,
     REFERENCE_NAME,
     find_models,
+    hash_graph,
     read_model,
     shipped_folder,
 )
+from edge_mnist.predictor import Predictor
+from edge_mnist.training.checkpoint import load_checkpoint
 from edge_mnist.training.dataset import Dataset
 from edge_mnist.validation.gate import Check, Limits, check_accuracy_lost, compare_logits
 from edge_mnist.validation.validate import load_test_data, measure_calibration, validate
@@ -30,14 +34,17 @@ def copy_exports(exports: Path, folder: Path, *names: str) -> Path:
 
 
 def spoil_weights(path: Path, factor: float) -> None:
-    """Change a model's largest weights a little; its metadata still claims the old ones."""
+    """Change a model's largest weights a little, as a wrong exporter would: its hashes agree."""
     model = onnx.load(path)
     tensors = list(model.graph.initializer)
     largest = max(tensors, key=lambda tensor: tensor.ByteSize())
     values: NDArray[np.generic] = onnx.numpy_helper.to_array(largest)
     spoilt = (values * factor).astype(values.dtype)
     largest.CopyFrom(onnx.numpy_helper.from_array(spoilt, largest.name))
+    (entry,) = (one for one in model.metadata_props if one.key == "graph_sha256")
+    entry.value = hash_graph(model.SerializeToString())
     path.write_bytes(model.SerializeToString())
+    path.with_name(MANIFEST_NAME).unlink(missing_ok=True)
 
 
 def test_good_exports_pass(exports: Path, digits: Dataset) -> None:
@@ -185,3 +192,38 @@ def test_calibration_error() -> None:
     sure = np.full(100, 0.95, np.float32)
     assert measure_calibration(sure, np.arange(100) < 95) == pytest.approx(0, abs=1e-6)
     assert measure_calibration(sure, np.arange(100) < 50) == pytest.approx(0.45, abs=1e-6)
+
+
+def flip_bit(content: bytes, rng: np.random.Generator) -> bytes:
+    """Flip one bit of a weight."""
+    model = onnx.load_from_string(content)
+    largest = max(model.graph.initializer, key=lambda tensor: tensor.ByteSize())
+    place = content.index(largest.raw_data) + int(rng.integers(len(largest.raw_data)))
+    flipped = bytes([content[place] ^ (1 << int(rng.integers(8)))])
+    return content[:place] + flipped + content[place + 1 :]
+
+
+@pytest.mark.parametrize("name", [FLOAT32_NAME, INT8_NAME])
+def test_every_flipped_bit_is_found(
+    name: str, exports: Path, tmp_path: Path, edge_mnist: Command
+) -> None:
+    """With the manifest beside the file, and for the file alone."""
+    rng = np.random.default_rng(0)
+    content = (exports / name).read_bytes()
+    for _ in range(24):
+        (tmp_path / "alone.onnx").write_bytes(flip_bit(content, rng))
+        with pytest.raises(ModelError, match="the graph was altered"):
+            Predictor(tmp_path / "alone.onnx")
+    copy_exports(exports, tmp_path)
+    (tmp_path / name).write_bytes(content.replace(b"accuracy", b"Accuracy", 1))
+    done = edge_mnist("validate", name, "--self-test")
+    assert done.returncode == 3
+    assert "is not the file of manifest.json beside it" in done.stderr
+
+
+def test_a_damaged_checkpoint_is_refused(exports: Path, tmp_path: Path) -> None:
+    content = bytearray((exports / CHECKPOINT_NAME).read_bytes())
+    content[-100] ^= 1
+    (tmp_path / CHECKPOINT_NAME).write_bytes(content)
+    with pytest.raises(ModelError, match="is damaged"):
+        load_checkpoint(tmp_path / CHECKPOINT_NAME)

@@ -33,7 +33,6 @@ app = typer.Typer(
     cls=_Group,
     help="From handwritten digits to a model that runs at the edge.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

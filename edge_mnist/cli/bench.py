@@ -33,8 +33,9 @@ def bench(
         Path | None, typer.Option(help="An earlier --json report; exit 1 if it was better.")
     ] = None,
     max_regression: Annotated[
-        str, typer.Option(help="How much worse --compare lets a number get.")
-    ] = "10%",
+        str | None,
+        typer.Option(help="How much worse --compare lets a number get. [default: 10%]"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure latency, throughput, start, memory and bytes; recommend a file for this machine."""
@@ -44,8 +45,10 @@ def bench(
     from edge_mnist.model_file import find_models
     from edge_mnist.validation import benchmark
 
+    if max_regression and not compare:
+        raise UsageError("--max-regression has no effect without --compare")
     base = benchmark.read_report(compare) if compare else None
-    share = benchmark.parse_share(max_regression)
+    share = benchmark.parse_share(max_regression or "10%")
     report = benchmark.bench(
         find_models(models, prefer_exports=True),
         against=against or (),

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from edge_mnist.validation.timing import SAME_SPEED
+
 if TYPE_CHECKING:
     from edge_mnist.quickstart import QuickstartResult
     from edge_mnist.training.catalogue import NetworkEntry, RecipeEntry
@@ -172,7 +174,7 @@ def _print_comparison(comparison: "Float32Comparison") -> None:
         text += f"{comparison.accuracy_lost * 100:.2f} points of accuracy lost, "
         text += f"{comparison.labels_changed} labels changed, "
     OUT.print(f"{text}p50 {comparison.p50_ratio:.2f} times its own, timed in turns")
-    if comparison.p50_ratio > 1:
+    if comparison.p50_ratio > SAME_SPEED:
         OUT.print("  [yellow]slower than float32 on this machine: prefer model.onnx[/]")
 
 

@@ -1,13 +1,18 @@
 """The command ``train``."""
 
 import dataclasses
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, print_json
 from edge_mnist.machine import require_package
+
+if TYPE_CHECKING:
+    from edge_mnist.training.cross_validation import FoldsResult
+    from edge_mnist.training.run import TrainingRun
 
 DatasetName = Annotated[
     str | None,
@@ -50,17 +55,20 @@ def train(
 ) -> None:
     """Train a network, or one for each fold; writes a run folder with plots."""
     require_package("torch", "train")
-    from edge_mnist.cli import rendering
-    from edge_mnist.training.cross_validation import cross_validate
-    from edge_mnist.training.data import load_dataset
-    from edge_mnist.training.recipes import parse_changes
-    from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run
-    from edge_mnist.training.run import train as train_network
-    from edge_mnist.training.unipen import load_unipen
+    from edge_mnist.training.recipes import find_recipe, parse_changes
 
     named = {"dataset": dataset, "epochs": epochs, "seed": seed, "folds": folds}
     named["teacher"] = "" if teacher == "none" else teacher
     changes = {**named, **parse_changes(settings or ())}
+    if not resume:
+        find_recipe(recipe, **changes)  # a mistake is told before PyTorch's import of seconds
+    from edge_mnist.cli import rendering
+    from edge_mnist.training.cross_validation import cross_validate
+    from edge_mnist.training.data import load_dataset
+    from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run
+    from edge_mnist.training.run import train as train_network
+    from edge_mnist.training.unipen import load_unipen
+
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
     data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
     rendering.warn_of_skipped(data.skipped)
@@ -80,7 +88,20 @@ def train(
             report=report,
         )
     figures = result.result if isinstance(result, TrainingRun) else result
+    if find_spec("matplotlib"):
+        _plot(folder, result)
     if as_json:
         print_json(dataclasses.asdict(figures))
     else:
         rendering.print_training(figures)
+
+
+def _plot(folder: Path, result: "TrainingRun | FoldsResult") -> None:
+    """Draw the training into its run folder."""
+    from edge_mnist.plots.plot import plot_cross_validation, plot_run
+    from edge_mnist.training.run import TrainingRun
+
+    if isinstance(result, TrainingRun):
+        plot_run(folder, result.dataset)
+    else:
+        plot_cross_validation(folder, [one.validation_accuracy for one in result.folds])

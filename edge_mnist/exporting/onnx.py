@@ -34,6 +34,7 @@ from edge_mnist.model_file import (
     MANIFEST_NAME,
     REFERENCE_NAME,
     ModelFile,
+    hash_graph,
 )
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.calibration import Calibration, Validation, calibrate
@@ -367,6 +368,7 @@ def _build(
         return ModelFile(Path(name), model.SerializeToString(deterministic=True))
 
     about = describe_model(source, calibration, quantization)
+    about["graph_sha256"] = hash_graph(assemble({}).content)
     accuracy = measure_accuracy(Predictor(assemble(about), provider="cpu"), source.dataset)
     about |= {"accuracy": repr(accuracy.accuracy), "n_test_images": str(accuracy.n_images)}
     return assemble(about)
@@ -414,7 +416,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         OutputError: A file cannot be written.
     """
-    for name in (INT8_NAME, CHECKPOINT_NAME):
+    for name in (INT8_NAME, CHECKPOINT_NAME):  # they would be of other weights
         if name not in files:
             with output_errors(folder / name):
                 (folder / name).unlink(missing_ok=True)

@@ -193,17 +193,15 @@ def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _downscale_upright(image: Image.Image) -> Image.Image:
     """Downscale a large picture, then rotate or mirror it as its EXIF orientation says."""
-    if image.format != "TIFF" and not ORIENTATION_KEYS & image.info.keys():
-        return _downscale(image)  # most have no orientation, and Image.getexif takes time
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        image.load()  # Pillow itself transposes a TIFF here
         image = _downscale(image)
-        if orientation == 1:
-            return image
-        image.getexif()[ExifTags.Base.Orientation] = orientation  # lost by downscaling
-        return ImageOps.exif_transpose(image)
-    except Exception as error:  # malformed metadata; see _decode
-        raise PictureError(f"damaged: {error}") from error
+        if not ORIENTATION_KEYS & image.info.keys():
+            return image  # as most pictures: Image.getexif takes time
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return image if orientation == 1 else ImageOps.exif_transpose(image)
+    except Exception as error:  # see _decode
+        raise PictureError(f"truncated or damaged: {error}") from error
 
 
 def _downscale(image: Image.Image) -> Image.Image:

@@ -1,1 +1,1 @@
-"""Pictures for people, as PNG files: what was learned, what is read right, and what is not."""
+"""Plots of trainings, models and benchmarks, as PNG files."""

@@ -1,4 +1,4 @@
-"""What all pictures share: colours, names cut to length, figure to PNG."""
+"""What all plots share: colours, labels, and a figure's PNG file."""
 
 import io
 import warnings
@@ -8,33 +8,32 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart by the colour-blind, and in grey print.
+# The palette of M. Okabe and K. Ito, which the colour-blind can tell apart, also in grey print.
 BLUE, VERMILION = "#0072B2", "#D55E00"
 PALETTE = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY, LIGHT_GREY = "#6E6E6E", "#EEEEEE"
-DPI = 150
+DPI = 150  # of the PNG files
 ELLIPSIS = "\u2026"
 
 
 def to_png(figure: "Figure") -> bytes:
     """Return a figure as a PNG file."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():  # a class may be named in letters that the font lacks
+    with warnings.catch_warnings():  # class names may use characters that the font does not have
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
         figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
 def shorten(name: str, length: int) -> str:
-    """Cut a name to a length by an ellipsis in its middle, since ends tell names apart.
+    """Shorten a name by an ellipsis in its middle, since the ends of names tell them apart.
 
     Args:
         name: Any text; line breaks become spaces.
-        length: Most characters of the result, at least 1.
+        length: Largest number of characters, at least 1.
 
     Returns:
-        The name, ready to be drawn: a dollar sign in it does not start a formula. The backslash
-        that this takes is not counted.
+        The name, escaped so that a dollar sign starts no formula; the backslash is not counted.
     """
     name = " ".join(name.split())
     if len(name) > length:
@@ -43,13 +42,13 @@ def shorten(name: str, length: int) -> str:
     return name.replace("$", r"\$")
 
 
-def write_count(count: int, noun: str) -> str:
-    """Write how many there are, with the noun in singular or plural."""
+def format_count(count: int, noun: str) -> str:
+    """Format a count with its noun, in singular or plural."""
     return f"{count:,} {noun}" + "s" * (count != 1)
 
 
 def draw_message(text: str) -> bytes:
-    """Draw a picture that says why there is nothing to draw."""
+    """Draw a line of text, where there is nothing else to draw."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 1.6))
@@ -57,8 +56,8 @@ def draw_message(text: str) -> bytes:
     return to_png(figure)
 
 
-def label_whole_numbers(axis: "Axis") -> None:
-    """Label a linear axis at whole numbers only."""
+def label_integers(axis: "Axis") -> None:
+    """Label a linear axis at integers only."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,28 +1,28 @@
-"""The networks and recipes, with their sizes and measured accuracy."""
+"""The networks and recipes, with their sizes and measured accuracy.
+
+Sizes come from a table, because counting them takes PyTorch's import of seconds;
+``benchmarks/measure_sizes.py`` writes it. What is not in the table is counted.
+"""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from edge_mnist.errors import ModelError
 from edge_mnist.model_file import (
     FLOAT32_NAME,
     INT8_NAME,
+    RELEASED,
     check_contract,
     read_model,
     shipped_folder,
 )
-from edge_mnist.training.networks import NETWORKS, make_network
 from edge_mnist.training.recipes import RECIPES, Recipe
 
 MEASURED = Path(__file__).with_name("measured.json")
+SIZES = Path(__file__).with_name("sizes.json")
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class NetworkEntry:
 
     Attributes:
         name: As a recipe names it.
-        about: What it is for.
+        about: Its first line of documentation.
         n_weights: Numbers that training decides.
         n_multiply_adds: Multiplications of weights, for one image.
         best_recipe: The most accurate measured recipe that trains it, or None.
-        accuracy: What that recipe reached, a fraction, or None.
+        accuracy: The accuracy of that recipe, a fraction, or None.
     """
 
     name: str
@@ -50,8 +50,8 @@ class NetworkEntry:
 class RecipeEntry:
     """One recipe.
 
-    ``accuracy`` is that of the model released from it, else the mean of the seeds that were
-    measured; a fraction, or None.
+    ``accuracy`` is that of the model released from it, else the mean of the measured seeds; a
+    fraction, or None.
     """
 
     name: str
@@ -63,76 +63,114 @@ class RecipeEntry:
     accuracy: float | None
 
 
-def list_networks() -> list[NetworkEntry]:
-    """List every network."""
-    recipes = list_recipes()
-    return [_describe_network(name, recipes) for name in NETWORKS]
+@dataclass(frozen=True)
+class Size:
+    """The size of a network for ten classes."""
+
+    n_weights: int
+    n_multiply_adds: int
+    about: str
 
 
-def list_recipes() -> list[RecipeEntry]:
+@dataclass(frozen=True)
+class NetworkList:
+    """Every network; what ``edge-mnist models --json`` prints."""
+
+    networks: tuple[NetworkEntry, ...]
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class RecipeList:
+    """Every recipe; what ``edge-mnist recipes --json`` prints."""
+
+    recipes: tuple[RecipeEntry, ...]
+    schema_version: int = 1
+
+
+def list_networks() -> NetworkList:
+    """List every network that recipes can train."""
+    recipes, sizes = list_recipes().recipes, read_sizes()
+    entries = []
+    for name, size in sizes["networks"].items():
+        measured = [one for one in recipes if one.network == name and one.accuracy]
+        best = max(measured, key=lambda one: one.accuracy or 0, default=None)
+        entries.append(
+            NetworkEntry(
+                name=name,
+                about=size.about,
+                n_weights=size.n_weights,
+                n_multiply_adds=size.n_multiply_adds,
+                best_recipe=best.name if best else None,
+                accuracy=best.accuracy if best else None,
+            )
+        )
+    return NetworkList(tuple(entries))
+
+
+def list_recipes() -> RecipeList:
     """List every recipe."""
-    reached = dict(_read_measured()) | dict(_read_released())
-    return [_describe_recipe(recipe, reached.get(name)) for name, recipe in RECIPES.items()]
-
-
-def _describe_network(name: str, recipes: Sequence[RecipeEntry]) -> NetworkEntry:
-    network = make_network(Recipe(name="", network=name))
-    about = (NETWORKS[name].__doc__ or "").splitlines()[0].removeprefix("Return ").rstrip(".")
-    measured = [one for one in recipes if one.network == name and one.accuracy]
-    best = max(measured, key=lambda one: one.accuracy or 0, default=None)
-    return NetworkEntry(
-        name=name,
-        about=about,
-        n_weights=count_weights(network),
-        n_multiply_adds=count_multiply_adds(network),
-        best_recipe=best.name if best else None,
-        accuracy=best.accuracy if best else None,
+    accuracies = dict(_read_measured()) | dict(_read_released())
+    sizes = read_sizes()["recipes"]
+    return RecipeList(
+        tuple(
+            RecipeEntry(
+                name=name,
+                network=recipe.network,
+                dataset=recipe.dataset,
+                epochs=recipe.epochs,
+                n_weights=sizes[name].n_weights,
+                n_multiply_adds=sizes[name].n_multiply_adds,
+                accuracy=accuracies.get(name),
+            )
+            for name, recipe in RECIPES.items()
+        )
     )
 
 
-def _describe_recipe(recipe: Recipe, accuracy: float | None) -> RecipeEntry:
+def read_sizes() -> dict[str, dict[str, Size]]:
+    """Return the sizes of all networks and recipes, from the table; count those it misses."""
+    table = json.loads(SIZES.read_text())
+    sizes = {
+        kind: {name: Size(**size) for name, size in entries.items()}
+        for kind, entries in table.items()
+    }
+    if not RECIPES.keys() <= sizes["recipes"].keys():
+        sizes = count_sizes()
+    return sizes
+
+
+def count_sizes() -> dict[str, dict[str, Size]]:
+    """Count the sizes of all networks and recipes, with PyTorch."""
+    from edge_mnist.training.networks import NETWORKS
+
+    by_network = {name: Recipe(name="", network=name) for name in NETWORKS}
+    return {
+        kind: {name: _count_size(recipe) for name, recipe in recipes.items()}
+        for kind, recipes in {"networks": by_network, "recipes": RECIPES}.items()
+    }
+
+
+def _count_size(recipe: Recipe) -> Size:
+    from edge_mnist.training.networks import (
+        NETWORKS,
+        count_multiply_adds,
+        count_weights,
+        make_network,
+    )
+
     network = make_network(recipe)
-    return RecipeEntry(
-        name=recipe.name,
-        network=recipe.network,
-        dataset=recipe.dataset,
-        epochs=recipe.epochs,
-        n_weights=count_weights(network),
-        n_multiply_adds=count_multiply_adds(network),
-        accuracy=accuracy,
-    )
-
-
-def count_weights(network: nn.Module) -> int:
-    """Count the numbers that training decides."""
-    return sum(weight.numel() for weight in network.parameters())
-
-
-def count_multiply_adds(network: nn.Module) -> int:
-    """Count the multiplications of weights that one image takes, by running it."""
-    counts: list[int] = []
-
-    def count(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        places = prod(output.shape[2:])  # 1 for a dense layer
-        counts.append(weight.numel() * places)
-
-    layers = [part for part in network.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    with torch.inference_mode():
-        network.eval()(torch.zeros(1, 1, 28, 28))
-    for hook in hooks:
-        hook.remove()
-    return sum(counts)
+    docstring = NETWORKS[recipe.network].__doc__ or ""
+    about = docstring.splitlines()[0].removeprefix("Return ").rstrip(".")
+    return Size(count_weights(network), count_multiply_adds(network), about)
 
 
 def _read_released() -> Iterator[tuple[str, float]]:
     """Yield the recipe and the accuracy of every released model, from its metadata."""
-    for part in ("default", "nano", "max"):
+    for name in RELEASED:
         for file in (FLOAT32_NAME, INT8_NAME):  # the wheel holds one of max's two
             try:
-                metadata = check_contract(read_model(shipped_folder() / part / file)).metadata
+                metadata = check_contract(read_model(shipped_folder() / name / file)).metadata
             except ModelError:
                 continue
             yield json.loads(metadata["recipe"])["name"], float(metadata["accuracy"])
@@ -140,6 +178,6 @@ def _read_released() -> Iterator[tuple[str, float]]:
 
 
 def _read_measured() -> Iterator[tuple[str, float]]:
-    """Yield every recipe that benchmarks/measure_recipes.py has measured, and its mean accuracy."""
+    """Yield every recipe that benchmarks/measure_recipes.py measured, and its mean accuracy."""
     for name, record in json.loads(MEASURED.read_text()).items():
         yield name, fmean(run["float32"] for run in record["runs"])

@@ -73,6 +73,7 @@ def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
         "temperature": repr(checkpoint.calibration.temperature),
         "rejection_threshold": repr(checkpoint.calibration.rejection_threshold),
         "rejected_shares": json.dumps(dict(checkpoint.calibration.rejected_shares)),
+        "weights_sha256": checkpoint.weights_sha256,
     }
     copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return save(copies, about)
@@ -92,11 +93,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"cannot read checkpoint {path}: {error}") from error
     if about.get("format") != FORMAT:
         raise ModelError(f"{path} is not a checkpoint of edge-mnist")
+    weights = _with_prefix(tensors, WEIGHTS_PREFIX)
+    if about.get("weights_sha256", hash_weights(weights)) != hash_weights(weights):
+        raise ModelError(f"the checkpoint {path} is damaged: its weights are not the ones saved")
     return Checkpoint(
         parse_recipe(about["recipe"]),
         int(about["epoch"]),
         tuple(json.loads(about["class_names"])),
-        _with_prefix(tensors, WEIGHTS_PREFIX),
+        weights,
         _with_prefix(tensors, STATE_PREFIX),
         Calibration(
             float(about["temperature"]),

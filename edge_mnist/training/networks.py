@@ -9,6 +9,8 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -261,6 +263,30 @@ def make_network(recipe: Recipe, n_classes: int = 10) -> nn.Module:
     if (recipe.pixel_mean, recipe.pixel_std) == (0, 1):
         return network
     return nn.Sequential(Normalise(recipe.pixel_mean, recipe.pixel_std), network)
+
+
+def count_weights(network: nn.Module) -> int:
+    """Count the numbers that training decides."""
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def count_multiply_adds(network: nn.Module) -> int:
+    """Count the multiplications of weights that one image takes, by running it."""
+    counts: list[int] = []
+
+    def count(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        places = prod(output.shape[2:])  # 1 for a dense layer
+        counts.append(weight.numel() * places)
+
+    layers = [part for part in network.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.inference_mode():
+        network.eval()(torch.zeros(1, 1, 28, 28))
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from edge_mnist.model_file import (
     read_model,
 )
 from edge_mnist.session import open_session, provider_of
-from edge_mnist.validation.timing import Latency, measure_latencies, time_in_turns
+from edge_mnist.validation.timing import SAME_SPEED, Latency, measure_latencies, time_in_turns
 
 SIDE_PX = 28  # of an input whose height or width is free
 NUMPY_TYPES = {
@@ -244,7 +244,6 @@ def _fill_shape(shape: list[Any]) -> tuple[int, ...]:
 SCHEMA_VERSION = 1
 BATCH_SIZES = (1, 8, 64, 256)
 STARTS = 5  # cold starts of each variant
-SAME_SPEED = 1.05  # less of a difference is noise on most machines
 SAME_ACCURACY = 0.001
 
 REPORT_MEMORY = """

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 ROUNDS, RUNS_PER_ROUND = 50, 20
+SAME_SPEED = 1.05  # a smaller ratio of latencies is noise on most machines
 
 
 @dataclass(frozen=True)
