@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.picture.frame import read_picture
+from edge_mnist.training.strokes import thin_to_line
 
 CASES = Path(__file__).with_name("web_cases.npz")
 REASONS = ("", "blank", "more than one digit")
@@ -20,7 +21,7 @@ Picture = tuple[str, Image.Image]
 
 
 def draw_pictures() -> Iterator[Picture]:
-    """Yield some 250 pictures with their names, the same every time."""
+    """Yield some 300 pictures with their names, the same every time."""
     for draw in (
         draw_sheets,
         draw_papers,
@@ -29,6 +30,7 @@ def draw_pictures() -> Iterator[Picture]:
         draw_odd_modes,
         draw_several,
         draw_small,
+        draw_pencil,
         draw_large,
         draw_nothing,
     ):
@@ -159,6 +161,16 @@ def draw_small(generator: np.random.Generator) -> Iterator[Image.Image]:
         else:
             side = int(generator.integers(20, 45))
             yield sheet.resize((side, int(generator.integers(20, 45))), Image.Resampling.BICUBIC)
+
+
+def draw_pencil(generator: np.random.Generator) -> Iterator[Image.Image]:
+    """Strokes one pixel wide on small canvases, as of a paint program's pencil."""
+    for number in range(20):
+        side = int(generator.integers(20, 64))
+        mask = np.asarray(draw_digit(number % 10, generator).resize((side, side))) < 128
+        canvas = np.zeros((max(side, 28), max(side, 28)), np.uint8)
+        canvas[:side, :side] = np.where(thin_to_line(mask), 255, 0)
+        yield Image.fromarray(canvas if number % 2 else 255 - canvas)
 
 
 def draw_large(generator: np.random.Generator) -> Iterator[Image.Image]:

@@ -67,18 +67,22 @@ def train(
     from edge_mnist.training.datasets import load_dataset
     from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run
     from edge_mnist.training.run import train as train_network
+    from edge_mnist.training.unipen import load_unipen
 
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
     data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
     rendering.warn_of_skipped(data.skipped)
     for note in () if quiet else data.notes:
         rendering.say(note)
+    uses_unipen = plan.handwriting_share > 0
+    handwriting = load_unipen(data_dir, offline=offline) if uses_unipen else None
     folder = folder or new_run_folder(plan.name)
     with rendering.training_bar(quiet=quiet) as report:
         run = cross_validate if plan.folds and not plan.fold else train_network
         result = run(
             plan,
             data,
+            handwriting=handwriting,
             out=folder,
             device=device,
             resume=resume,

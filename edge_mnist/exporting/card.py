@@ -17,6 +17,7 @@ from edge_mnist.machine import processor_name
 from edge_mnist.model_file import CONTRACT_VERSION, INT8_NAME
 from edge_mnist.training.calibration import Calibration
 from edge_mnist.training.checkpoint import hash_weights
+from edge_mnist.training.unipen import CITATION, DOI, LICENCE, NOTICE
 from edge_mnist.validation.robustness import Robustness
 from edge_mnist.validation.timing import Latency
 
@@ -61,6 +62,7 @@ def describe_model(source: "Source", calibration: Calibration, quantization: str
         "quantization": quantization,
         "temperature": repr(calibration.temperature),
         "rejection_threshold": repr(calibration.rejection_threshold),
+        "rejected_shares": json.dumps(dict(calibration.rejected_shares)),
         "golden_sha256": hash_images(images),
         "tools": json.dumps(tool_versions()),
         "date": datetime.now(UTC).date().isoformat(),
@@ -166,8 +168,18 @@ def write_card(
         int8_note=CARD_INT8 if any(model.name == INT8_NAME for model in models) else "",
         robustness=describe_robustness(models, robustness),
         threshold=calibration.rejection_threshold,
+        rejected=describe_rejection(calibration),
+        attribution=UNIPEN if checkpoint and checkpoint.recipe.handwriting_share else "",
         licence=f"Licence: {LICENSE}." if checkpoint else "Licence: its author's.",
     )
+
+
+def describe_rejection(calibration: Calibration) -> str:
+    """Return the card's sentence on how many digits the threshold rejects; empty if unknown."""
+    parts = [f"{share:.2%} of {name}'s" for name, share in calibration.rejected_shares.items()]
+    if not parts:
+        return ""
+    return f"Of the validation images that is {' and '.join(parts)}, each a single digit. "
 
 
 def describe_robustness(models: Sequence[ExportedModel], robustness: Sequence[Robustness]) -> str:
@@ -225,9 +237,19 @@ with each corrupted image taken for a picture and brought to MNIST's form first.
 
 Made for one handwritten digit per image, framed as in MNIST (`edge_mnist.picture` does that for a
 picture). The network gives an answer for any input; `edge-mnist predict` rejects pictures that are
-blank or show more than one digit, and answers with less confidence than {threshold:.3f}, which
-99.8 % of the validation images reach. Some letters and drawings pass all the same. Not for
-decisions about people.
-
+blank or show more than one digit, and answers with less confidence than {threshold:.3f}.
+{rejected}Some letters and drawings pass all the same. Not for decisions about people.
+{attribution}
 {licence}
+"""
+UNIPEN = f"""
+## Handwriting from UNIPEN
+
+Besides the data set the network was trained on the isolated characters of UNIPEN, release
+train_r01_v07, of the International Unipen Foundation: Zenodo record, https://doi.org/{DOI},
+published under {LICENCE} (https://creativecommons.org/licenses/by/4.0). An older notice inside the
+release reads: {NOTICE}. No part of it is in these files: its pen strokes were drawn as images,
+with changes of shape and pen, for the training. Cite: {CITATION}.
+
+To train without it: `edge-mnist train --set handwriting_share=0`.
 """

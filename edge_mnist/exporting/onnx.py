@@ -37,7 +37,7 @@ from edge_mnist.model_file import (
     hash_graph,
 )
 from edge_mnist.predictor import Predictor
-from edge_mnist.training.calibration import Calibration, calibrate
+from edge_mnist.training.calibration import Calibration, Validation, calibrate
 from edge_mnist.training.checkpoint import (
     Checkpoint,
     hash_weights,
@@ -311,7 +311,8 @@ def choose_temperature(source: Source, temperature: float | None) -> Calibration
         return source.calibration
     rows = source.held_out_rows
     logits = compute_source_logits(source, source.dataset.train_images[rows])
-    return calibrate(logits, source.dataset.train_labels[rows], temperature=temperature)
+    validation = Validation(logits, source.dataset.train_labels[rows])
+    return calibrate({source.dataset.name: validation}, temperature=temperature)
 
 
 def build_models(source: Source, calibration: Calibration, *, quantize: bool) -> list[ModelFile]:

@@ -69,8 +69,7 @@ def find_ink(grey: NDArray[np.uint8], *, keep_all: bool = False) -> Ink | None:
     amount = _crop_ink(ink, mask)
     if max(amount.shape) < MIN_DIGIT_PX:
         return None
-    amount = _thicken_strokes(amount, _mean_stroke_width(mask))
-    return Ink(np.round(amount * 255).astype(np.uint8), has_more)
+    return Ink(to_levels(thicken_strokes(amount, mask)), has_more)
 
 
 def measure_ink(grey: NDArray[np.uint8]) -> Levels:
@@ -234,7 +233,7 @@ def _join_fragments(components: "Components", ink: Levels) -> "Components":
     if fragments.sum() < 2:
         return components
     mask = components.mask_of(fragments)
-    width_px = int(_mean_stroke_width(mask)) | 1  # half of it on either side
+    width_px = max(2, int(mean_stroke_width(mask))) | 1  # half of it on either side
     merged = find_components(_dilate_square(mask.astype(np.float32), width_px) > 0)
     first_runs = np.unique(components.labels, return_index=True)[1]  # one of each component
     groups = merged.label_image()[components.rows[first_runs], components.starts[first_runs]]
@@ -324,13 +323,27 @@ def _crop_ink(ink: Levels, mask: Mask) -> Levels:
     return amount[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
 
 
-def _thicken_strokes(amount: Levels, width_px: float) -> Levels:
-    """Dilate strokes that would be thinner than ``MIN_STROKE_PX`` in MNIST's box of 20 pixels."""
-    missing_px = round(MIN_STROKE_PX * max(amount.shape) / BOX_PX - width_px)
+def thicken_strokes(amount: Levels, mask: Mask) -> Levels:
+    """Dilate strokes that would be thinner than ``MIN_STROKE_PX`` in MNIST's box of 20 pixels.
+
+    Args:
+        amount: How much ink each pixel holds, shape (H, W), float32, 0..1.
+        mask: Where the strokes are; their width is measured here.
+    """
+    side_px, width_px = max(amount.shape), mean_stroke_width(mask)
+    if side_px < BOX_PX and width_px * BOX_PX < MIN_STROKE_PX * side_px:
+        # Two more pixels, the least that keeps a stroke in its place, would be too many.
+        amount, side_px, width_px = amount.repeat(2, 0).repeat(2, 1), 2 * side_px, 2 * width_px
+    missing_px = round(MIN_STROKE_PX * side_px / BOX_PX - width_px)
     if missing_px < 1:
         return amount
     missing_px += missing_px % 2
     return _dilate_square(np.pad(amount, missing_px // 2), missing_px + 1)
+
+
+def to_levels(amount: Levels) -> NDArray[np.uint8]:
+    """Scale an amount of ink, 0..1, to levels 0..255."""
+    return np.round(amount * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -473,15 +486,25 @@ def _union_runs(rows: Indices, starts: Indices, ends: Indices, height: int) -> I
     return np.array([find(run) for run in range(len(rows))], np.intp)
 
 
-def _mean_stroke_width(mask: Mask) -> float:
-    """Estimate the width of a mask's strokes, in pixels: twice its area over its outline."""
+def mean_stroke_width(mask: Mask) -> float:
+    """Estimate the width of a mask's strokes, in pixels: twice its area over its outline.
+
+    The outline has two sides. Where a stroke is one pixel wide, its pixels are both of them: those
+    that belong to no square of 2 x 2.
+    """
     inner = mask.copy()
     inner[1:] &= mask[:-1]
     inner[:-1] &= mask[1:]
     inner[:, 1:] &= mask[:, :-1]
     inner[:, :-1] &= mask[:, 1:]
-    n_outline = max(1, int(mask.sum()) - int(inner.sum()))
-    return 2 * int(mask.sum()) / n_outline
+    squares = mask[1:, 1:] & mask[1:, :-1] & mask[:-1, 1:] & mask[:-1, :-1]
+    is_wide = np.zeros_like(mask)
+    for rows in (slice(1, None), slice(None, -1)):
+        for columns in (slice(1, None), slice(None, -1)):
+            is_wide[rows, columns] |= squares
+    n = int(mask.sum())
+    n_outline = (n - int(inner.sum())) + (n - int(is_wide.sum()))
+    return 2 * n / max(1, n_outline)
 
 
 def _close(levels: Levels, window_px: int) -> Levels:

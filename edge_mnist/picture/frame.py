@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_mnist.picture.decode import Picture, to_grey
-from edge_mnist.picture.digit import BOX_PX, border_median, find_ink
+from edge_mnist.picture.digit import BOX_PX, border_median, find_ink, mean_stroke_width
 
 SIDE_PX = 28
+MIN_BINARY_STROKE_PX = 1.5  # of images without grey levels; MNIST's 24 such images have 3.8 or more
 MIN_GAIN_LEVEL = 40  # fainter ink is not amplified any further
 # Vectors for sums and first moments along a side.
 _ONES, _COORDINATES = np.ones(SIDE_PX, np.float32), np.arange(SIDE_PX, dtype=np.float32)
@@ -83,9 +84,15 @@ def _is_mnist_image(levels: NDArray[np.uint8]) -> bool:
     """Tell whether an image of 28 x 28 has MNIST's form already, as all 70,000 of MNIST have.
 
     Mostly 0, full ink somewhere, longer side 20 (in 16 of the images 19), centre of mass within
-    half a pixel of the middle.
+    half a pixel of the middle. Strokes that are one pixel wide, without grey levels, are those of a
+    paint program's pencil.
     """
-    if levels[0, 0] or levels.max() < 254 or 2 * np.count_nonzero(levels) > levels.size:
+    n_inked = np.count_nonzero(levels)
+    if levels[0, 0] or levels.max() < 254 or 2 * n_inked > levels.size:
+        return False
+    if np.count_nonzero(levels == levels.max()) == n_inked and (
+        mean_stroke_width(levels > 0) < MIN_BINARY_STROKE_PX
+    ):
         return False
     # Matrix products: on arrays this small a third of the time of sum() and any().
     weight = levels.astype(np.float32)

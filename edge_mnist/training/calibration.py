@@ -1,7 +1,8 @@
 """Calibration of confidence: a temperature, and a threshold below which an answer is rejected."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch.nn.functional import cross_entropy
 
-REJECTED_SHARE = 0.002  # of the calibration images, each of which shows a single digit
+MAX_REJECTED_SHARE = 0.005  # of the images of each source, each of which shows a single digit
 
 
 @dataclass(frozen=True)
@@ -19,25 +20,43 @@ class Calibration:
     Attributes:
         temperature: Divides the logits.
         rejection_threshold: Smallest confidence of an accepted answer, 0..1.
+        rejected_shares: Share of the validation images below the threshold, by their source:
+            the data set's name, or ``unipen``.
     """
 
     temperature: float = 1.0
     rejection_threshold: float = 0.0
+    rejected_shares: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a network answered to images that it was not trained on.
+
+    Attributes:
+        logits: Shape (N, classes), float32.
+        labels: True classes, shape (N,), int64.
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
 
 
 def calibrate(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], *, temperature: float | None = None
+    validation: Mapping[str, Validation], *, temperature: float | None = None
 ) -> Calibration:
-    """Fit the temperature, and choose the threshold that rejects ``REJECTED_SHARE`` of the images.
+    """Fit the temperature, and choose the largest threshold that rejects few images of each source.
+
+    Few are ``MAX_REJECTED_SHARE``, whether the answers to them were right or wrong.
 
     Args:
-        logits: Shape (N, classes), float32, of images that the network was not trained on.
-        labels: True classes, shape (N,), int64.
+        validation: What the network answered, by source.
         temperature: Use this one instead of fitting it.
 
     Source: C. Guo et al., On Calibration of Modern Neural Networks, 2017.
     """
-    scores, targets = torch.from_numpy(logits), torch.from_numpy(labels)
+    scores = torch.from_numpy(np.concatenate([one.logits for one in validation.values()]))
+    targets = torch.from_numpy(np.concatenate([one.labels for one in validation.values()]))
     if temperature is None:
 
         def loss(log_temperature: float) -> float:
@@ -45,5 +64,22 @@ def calibrate(
 
         best = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
         temperature = math.exp(float(best.x))
-    confidences = (scores / temperature).softmax(dim=1).amax(dim=1)
-    return Calibration(temperature, float(torch.quantile(confidences, REJECTED_SHARE)))
+    confidences = {
+        source: measure_confidences(one.logits, temperature) for source, one in validation.items()
+    }
+    threshold = min(_choose_threshold(found) for found in confidences.values())
+    shares = {source: float(np.mean(found < threshold)) for source, found in confidences.items()}
+    return Calibration(temperature, threshold, shares)
+
+
+def measure_confidences(
+    logits: NDArray[np.float32], temperature: float = 1.0
+) -> NDArray[np.float32]:
+    """Return the largest probability of each row of logits, shape (N,)."""
+    probabilities = (torch.from_numpy(logits) / temperature).softmax(dim=1)
+    return np.asarray(probabilities.amax(dim=1).numpy(), np.float32)
+
+
+def _choose_threshold(confidences: NDArray[np.float32]) -> float:
+    """Return the largest of the confidences that rejects no more than the allowed share."""
+    return float(np.sort(confidences)[int(MAX_REJECTED_SHARE * len(confidences))])

@@ -72,6 +72,7 @@ def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
         "class_names": json.dumps(checkpoint.class_names),
         "temperature": repr(checkpoint.calibration.temperature),
         "rejection_threshold": repr(checkpoint.calibration.rejection_threshold),
+        "rejected_shares": json.dumps(dict(checkpoint.calibration.rejected_shares)),
         "weights_sha256": checkpoint.weights_sha256,
     }
     copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -101,7 +102,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tuple(json.loads(about["class_names"])),
         weights,
         _with_prefix(tensors, STATE_PREFIX),
-        Calibration(float(about["temperature"]), float(about.get("rejection_threshold", 0))),
+        Calibration(
+            float(about["temperature"]),
+            float(about.get("rejection_threshold", 0)),
+            json.loads(about.get("rejected_shares", "{}")),
+        ),
     )
 
 

@@ -25,6 +25,7 @@ from edge_mnist.training.run import (
     train,
 )
 from edge_mnist.training.trainer import Progress
+from edge_mnist.training.unipen import Characters, load_unipen
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def cross_validate(
     recipe: Recipe,
     dataset: Dataset,
     *,
+    handwriting: Characters | None = None,
     out: str | os.PathLike[str],
     device: str | torch.device = "auto",
     resume: bool = False,
@@ -65,6 +67,7 @@ def cross_validate(
     Args:
         recipe: With two ``folds`` or more.
         dataset: The data set that the recipe names.
+        handwriting: UNIPEN, for a recipe with a ``handwriting_share``; None loads it.
         out: Gets a run folder ``fold-1``, ``fold-2`` ... for each fold.
         device: ``auto``, ``cpu``, ``cuda`` or a torch device.
         resume: Keep the finished folds, and continue with the one that was stopped.
@@ -77,6 +80,8 @@ def cross_validate(
     """
     if recipe.folds < 2 or recipe.fold:
         raise UsageError(f"expected a recipe with folds, got {recipe.folds}, fold {recipe.fold}")
+    if recipe.handwriting_share and handwriting is None:
+        handwriting = load_unipen()
     folder = Path(out)
     check_run_folder(folder, resume=resume, overwrite=overwrite)
     make_folder(folder)
@@ -92,6 +97,7 @@ def cross_validate(
             result = train(
                 one,
                 dataset,
+                handwriting=handwriting,
                 out=part,
                 device=device,
                 resume=resume,

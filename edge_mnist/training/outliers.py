@@ -137,7 +137,8 @@ def _draw_filled_ring(_digits: Images, generator: np.random.Generator) -> Images
     radius = 26 * (1 - notch)
     x, y = 32 + radius * np.cos(angles), 32 - radius * np.sin(angles) * generator.uniform(0.7, 1)
     draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=255, width=width)
-    for _ in range(int(generator.integers(0 if depth else 2, 5))):
+    # No fewer marks in a whole ring: with one stroke through it, it is a zero in many countries.
+    for _ in range(int(generator.integers(0 if depth else 3, 5))):
         a, b = generator.uniform(16, 48, (2, 2)).tolist()
         if generator.random() < 0.5:
             draw.ellipse((a[0] - 3, a[1] - 3, a[0] + 3, a[1] + 3), fill=255)

@@ -45,6 +45,12 @@ class Recipe:
             like; see ``edge_mnist.training.augmentation``.
         outlier_share: Outliers, images that show no single digit, as a share of a batch; the
             network learns the same probability for every class.
+        outlier_weight: Of their loss beside that of the labelled images.
+        handwriting_share: Further images in a batch that are drawn from the pen strokes of
+            UNIPEN's digits, as a share of it; 0 trains without UNIPEN.
+        letter_share: Share of the outliers that are letters and signs of UNIPEN; counts only
+            beside a ``handwriting_share``.
+        thin_share: Further images in a batch that are redrawn in thin strokes, as a share of it.
         pixel_mean: Subtracted from every pixel, 0..1.
         pixel_std: Every pixel is divided by this after that.
         dropout: Share of the features that are dropped before the last layer, in training only.
@@ -96,6 +102,10 @@ class Recipe:
     wide_share: float = 0.0
     tone_share: float = 0.0
     outlier_share: float = 0.0
+    outlier_weight: float = 0.3
+    handwriting_share: float = 0.0
+    letter_share: float = 0.0
+    thin_share: float = 0.0
     teacher: str = ""
     teacher_share: float = 0.9
     teacher_softness: float = 2.0
@@ -134,6 +144,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "stroke_share": (0, 0.5),
     "tone_share": (0, 1),
     "outlier_share": (0, 1),
+    "outlier_weight": (0, 1000),
+    "handwriting_share": (0, 1),
+    "letter_share": (0, 1),
+    "thin_share": (0, 1),
     "teacher_share": (0, 1),
     "teacher_softness": (0.01, 100),
 }
@@ -213,10 +227,24 @@ _FOR_PICTURES: dict[str, Any] = {
     "wide_share": 0.06,
     "stroke_share": 0.12,
     "tone_share": 0.15,
-    "outlier_share": 0.08,
+    "outlier_share": 0.16,
+}
+# How others than MNIST's writers write, and what is no digit in their hands.
+_HANDWRITING: dict[str, Any] = {
+    "handwriting_share": 0.35,
+    "letter_share": 0.6,
+    "thin_share": 0.04,
 }
 _RELEASED = (
-    Recipe(name="default", epochs=40, teacher=MAX_INT8, **_SMALL_WARPS, **_FOR_PICTURES),
+    Recipe(
+        name="default",
+        epochs=40,
+        teacher=MAX_INT8,
+        bfloat16=True,
+        **_SMALL_WARPS,
+        **_FOR_PICTURES,
+        **_HANDWRITING,
+    ),
     Recipe(
         name="nano",
         network="nano",

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.files import make_folder, output_errors, write_atomically
 from edge_mnist.machine import processor_name
 from edge_mnist.model_file import CHECKPOINT_NAME, locate
+from edge_mnist.training.calibration import measure_confidences
 from edge_mnist.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -31,6 +32,7 @@ from edge_mnist.training.datasets import Dataset, load_dataset
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.recipes import Recipe, find_recipe, parse_recipe
 from edge_mnist.training.trainer import Epoch, Progress, Trainer, pick_device
+from edge_mnist.training.unipen import Characters, load_unipen
 
 RUNS_FOLDER = Path("runs")
 RECIPE_NAME, RESULT_NAME, HISTORY_NAME = "recipe.json", "result.json", "history.jsonl"
@@ -50,6 +52,12 @@ class RunResult:
         n_test_images: Images in the test set.
         train_s: Seconds of all epochs, without validation.
         device: Where it was trained.
+        rejected_shares: Share of the validation images that the calibrated threshold rejects, by
+            their source: the data set, ``unipen``.
+        handwriting_accuracy: On the digits of UNIPEN's held-out writers; None without UNIPEN.
+        n_handwriting_images: Renderings of those digits.
+        letters_rejected: Share of the letters and signs of those writers that is rejected, without
+            those that look like a digit; None without UNIPEN.
     """
 
     folder: str | None
@@ -60,6 +68,10 @@ class RunResult:
     n_test_images: int
     train_s: float
     device: str
+    rejected_shares: Mapping[str, float] = field(default_factory=dict)
+    handwriting_accuracy: float | None = None
+    n_handwriting_images: int = 0
+    letters_rejected: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +103,7 @@ def train(
     recipe: str | Recipe | None = None,
     dataset: Dataset | None = None,
     *,
+    handwriting: Characters | None = None,
     out: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
     resume: bool = False,
@@ -103,6 +116,7 @@ def train(
         recipe: A preset's name, or every number that decides the weights. None takes the preset
             that suits the data set.
         dataset: What to train on; None loads the one that the recipe names.
+        handwriting: UNIPEN, for a recipe with a ``handwriting_share``; None loads it.
         out: Run folder: recipe, environment, history, a checkpoint after each epoch, result. None
             writes nothing.
         device: ``auto``, ``cpu``, ``cuda`` or a torch device.
@@ -111,6 +125,7 @@ def train(
         report: Called with the progress every few steps.
 
     Raises:
+        DataError: The data set, or UNIPEN, cannot be loaded.
         UsageError: There is no such recipe, it has folds (see ``cross_validate``), ``out`` holds
             a run, or the run to resume is finished.
         TrainingError: The loss became infinite or NaN; the last good checkpoint is kept.
@@ -121,11 +136,13 @@ def train(
     recipe, dataset = _resolve(recipe, dataset)
     if recipe.folds and not recipe.fold:
         raise UsageError(f"recipe {recipe.name} has {recipe.folds} folds: use cross_validate")
+    if recipe.handwriting_share and handwriting is None:
+        handwriting = load_unipen()
     folder = Path(out) if out is not None else None
     if folder:
         check_run_folder(folder, resume=resume, overwrite=overwrite)
         make_folder(folder)
-    trainer = Trainer(recipe, dataset, pick_device(device))
+    trainer = Trainer(recipe, dataset, pick_device(device), handwriting)
     if not folder:
         history: list[Epoch] = []
     elif resume:
@@ -368,6 +385,13 @@ def _finish(
     checkpoint = trainer.checkpoint()
     network = load_network(checkpoint)
     predicted = compute_logits(network, dataset.test_images).argmax(axis=1)
+    letters_rejected = None
+    if trainer.handwriting:
+        letters = trainer.handwriting.draw_held_out_letters(trainer.handwriting.split.validation)
+        calibration = checkpoint.calibration
+        confidences = measure_confidences(compute_logits(network, letters), calibration.temperature)
+        letters_rejected = float(np.mean(confidences < calibration.rejection_threshold))
+    drawn = trainer.validation_handwriting
     result = RunResult(
         folder=str(folder) if folder else None,
         recipe=trainer.recipe,
@@ -377,6 +401,10 @@ def _finish(
         n_test_images=len(dataset.test_labels),
         train_s=sum(epoch.train_s for epoch in history),
         device=str(trainer.device),
+        rejected_shares=checkpoint.calibration.rejected_shares,
+        handwriting_accuracy=history[-1].handwriting_accuracy,
+        n_handwriting_images=len(drawn.labels) if drawn else 0,
+        letters_rejected=letters_rejected,
     )
     if folder:
         write_atomically(folder / RESULT_NAME, to_json(dataclasses.asdict(result)))

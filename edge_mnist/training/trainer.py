@@ -20,15 +20,16 @@ from edge_mnist.machine import read_cpu_flags
 from edge_mnist.model_file import find_model
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.augmentation import augment
-from edge_mnist.training.calibration import calibrate
+from edge_mnist.training.calibration import Calibration, Validation, calibrate
 from edge_mnist.training.checkpoint import Checkpoint, load_network
-from edge_mnist.training.datasets import Dataset, split_training
+from edge_mnist.training.datasets import DIGIT_LABELS, Dataset, split_training
+from edge_mnist.training.handwriting import Handwriting, LabelledImages, Pool, make_thin_pool
 from edge_mnist.training.networks import compute_logits, make_network, to_pixels
 from edge_mnist.training.outliers import draw_outliers
-from edge_mnist.training.recipes import Recipe
+from edge_mnist.training.recipes import Recipe, parse_recipe
+from edge_mnist.training.unipen import Characters
 
 N_OUTLIERS = 8000
-OUTLIER_WEIGHT = 0.3
 REPORT_STEPS = 20  # steps between two progress reports and checks of the loss
 
 
@@ -65,6 +66,8 @@ class Epoch:
         learning_rate: In the last step.
         train_s: Seconds without the validation.
         images_per_s: In those seconds.
+        handwriting_accuracy: Of the averaged weights on the digits of UNIPEN's held-out writers;
+            None without UNIPEN.
     """
 
     epoch: int
@@ -75,25 +78,59 @@ class Epoch:
     learning_rate: float
     train_s: float
     images_per_s: float
+    handwriting_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class ExtraImages:
+    """Images that come into every batch besides those of the data set.
+
+    Attributes:
+        images: Shape (N, 28, 28), uint8.
+        labels: Shape (N,), int64; of outliers they say nothing.
+        n: How many of them are drawn for a batch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    n: int
 
 
 class Trainer:
     """A network in training: the state that one epoch leaves to the next."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
-        """Put the data set on the device and draw the initial weights from the seed."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        device: torch.device,
+        characters: Characters | None = None,
+    ) -> None:
+        """Put the data set on the device and draw the initial weights from the seed.
+
+        Args:
+            recipe: Every number that decides the weights.
+            dataset: What to train on.
+            device: Where to train.
+            characters: UNIPEN, for a recipe with a ``handwriting_share``.
+
+        Raises:
+            UsageError: The recipe needs UNIPEN, and the data set is not of digits.
+        """
         self.recipe, self.device, self.epoch = recipe, device, 0
         self.steps_done = 0
-        self.class_names = dataset.class_names
+        self.class_names, self.dataset_name = dataset.class_names, dataset.name
         train, self.held_out = split_training(dataset, recipe)
         self.images = torch.from_numpy(dataset.train_images[train]).to(device)  # (N, 28, 28) uint8
         self.labels = torch.from_numpy(dataset.train_labels[train]).to(device)  # (N,)
         self.validation_images = dataset.train_images[self.held_out]
         self.validation_labels = dataset.train_labels[self.held_out]
-        self.n_outliers = round(recipe.outlier_share * recipe.batch_size)
-        if self.n_outliers:
-            drawn = draw_outliers(dataset.train_images[train], N_OUTLIERS, seed=recipe.seed)
-            self.outliers = torch.from_numpy(drawn).to(device)  # (N_OUTLIERS, 28, 28) uint8
+        self.handwriting = open_handwriting(recipe, dataset, characters)
+        self.validation_handwriting: LabelledImages | None = None
+        if self.handwriting:
+            held_out = self.handwriting.split.validation
+            self.validation_handwriting = self.handwriting.draw_held_out(held_out)
+        self._make_pools(dataset.train_images[train], dataset.train_labels[train])
         self.batch_size = min(recipe.batch_size, len(self.images))
         self.steps = len(self.images) // self.batch_size
 
@@ -128,42 +165,89 @@ class Trainer:
         self.network.train()
         for step, (pixels, targets) in enumerate(self.draw_batches(), start=1):
             total += self.take_step(step, pixels, targets)
+            n_targets = len(targets)
             if step % REPORT_STEPS == 0 or step == self.steps:
                 report(step, self._mean_loss(total[0], step), time.perf_counter() - start)
         train_s = time.perf_counter() - start
         learning_rate = self.optimizer.param_groups[0]["lr"]
         self.epoch += 1
-        validation_loss, validation_accuracy = self.evaluate()
+        validation = self.validate()
+        own, handwriting = validation[self.dataset_name], validation.get("unipen")
+        validation_loss = measure_loss(own)
         if self.plateau:
             self.plateau.step(validation_loss)
         return Epoch(
             epoch=self.epoch,
             loss=float(total[0]) / self.steps,
-            accuracy=float(total[1]) / (self.steps * self.batch_size),
+            accuracy=float(total[1]) / (self.steps * n_targets),
             validation_loss=validation_loss,
-            validation_accuracy=validation_accuracy,
+            validation_accuracy=measure_accuracy(own),
             learning_rate=learning_rate,
             train_s=train_s,
             images_per_s=self.steps * self.batch_size / train_s,
+            handwriting_accuracy=measure_accuracy(handwriting) if handwriting else None,
         )
+
+    def _make_pools(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+        """Prepare the images that are drawn besides those of the data set.
+
+        Args:
+            images: The data set's images to train on, shape (N, 28, 28), uint8.
+            labels: Theirs, shape (N,), int64.
+        """
+        recipe = self.recipe
+        self.labelled_pools: list[tuple[Pool, int]] = []
+        self.outlier_pools: list[tuple[Pool, int]] = []
+        if recipe.thin_share:
+            n = round(recipe.thin_share * recipe.batch_size)
+            self.labelled_pools.append((make_thin_pool(images, labels, recipe.seed), n))
+        n_outliers = round(recipe.outlier_share * recipe.batch_size)
+        n_letters = round(recipe.letter_share * n_outliers) if self.handwriting else 0
+        if self.handwriting:
+            n = round(recipe.handwriting_share * recipe.batch_size)
+            self.labelled_pools.append((self.handwriting.make_digit_pool(recipe.seed), n))
+            self.outlier_pools.append((self.handwriting.make_letter_pool(recipe.seed), n_letters))
+        self.drawn_outliers: ExtraImages | None = None  # of all epochs
+        if n_outliers - n_letters:
+            drawn = draw_outliers(images, N_OUTLIERS, seed=recipe.seed)
+            unlabelled = np.full(N_OUTLIERS, -1, np.int64)
+            self.drawn_outliers = self._to_device(
+                LabelledImages(drawn, unlabelled), n_outliers - n_letters
+            )
+
+    def _to_device(self, drawn: LabelledImages, n: int) -> ExtraImages:
+        images, labels = torch.from_numpy(drawn.images), torch.from_numpy(drawn.labels)
+        return ExtraImages(images.to(self.device), labels.to(self.device), n)
+
+    def _draw_extra(
+        self, pools: list[tuple[Pool, int]], fixed: ExtraImages | None = None
+    ) -> list[ExtraImages]:
+        drawn = [self._to_device(pool.draw_epoch(self.epoch), n) for pool, n in pools if n]
+        return [fixed, *drawn] if fixed else drawn
 
     def draw_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield augmented images and their targets, which depend on seed and epoch alone.
 
-        Targets are probabilities, shape (batch, classes); further images are outliers.
+        Images of the data set come first, then those of the other sources, then outliers, which
+        have no targets. Targets are probabilities, shape (labelled images, classes).
         """
+        labelled = self._draw_extra(self.labelled_pools)
+        outliers = self._draw_extra(self.outlier_pools, self.drawn_outliers)
         seed = self.recipe.seed * 1_000_003 + self.epoch
         generator = torch.Generator(self.device).manual_seed(seed)
         for rows in torch.split(self.draw_order(generator), self.batch_size)[: self.steps]:
-            pixels = to_pixels(self.images[rows])  # (B, 1, 28, 28)
-            if self.n_outliers:
+            images, labels = [self.images[rows]], [self.labels[rows]]
+            for extra in (*labelled, *outliers):
                 picks = torch.randint(
-                    len(self.outliers), (self.n_outliers,), generator=generator, device=self.device
+                    len(extra.images), (extra.n,), generator=generator, device=self.device
                 )
-                pixels = torch.cat([pixels, to_pixels(self.outliers[picks])])
+                images.append(extra.images[picks])
+                labels.append(extra.labels[picks])
+            pixels = to_pixels(torch.cat(images))  # (B, 1, 28, 28)
             clean, pixels = augment(pixels, self.recipe, generator)
+            known = torch.cat(labels[: 1 + len(labelled)])
             # The teacher is given the images before their photometric augmentation.
-            yield pixels, self.draw_targets(clean[: len(rows)], self.labels[rows])
+            yield pixels, self.draw_targets(clean[: len(known)], known, n_images=len(rows))
 
     def draw_order(self, generator: torch.Generator) -> Tensor:
         """Return the rows of one epoch: each once, or drawn with equal frequency of classes."""
@@ -172,8 +256,14 @@ class Trainer:
         rarity = 1 / torch.bincount(self.labels).float()[self.labels]  # (N,)
         return torch.multinomial(rarity, len(rarity), replacement=True, generator=generator)
 
-    def draw_targets(self, pixels: Tensor, labels: Tensor) -> Tensor:
+    def draw_targets(self, pixels: Tensor, labels: Tensor, *, n_images: int) -> Tensor:
         """Return the targets, shape (N, classes): smoothed labels, mixed with the teacher's output.
+
+        Args:
+            pixels: What the teacher is given, shape (N, 1, 28, 28).
+            labels: True classes, shape (N,).
+            n_images: How many of the images, from the first, are the data set's. The others are
+                taught by a teacher only that learned from them itself.
 
         Source: G. Hinton et al., Distilling the Knowledge in a Neural Network, 2015.
         """
@@ -182,9 +272,10 @@ class Trainer:
         smooth = torch.lerp(hard, torch.full_like(hard, 1 / n_classes), self.recipe.label_smoothing)
         if not self.teacher:
             return smooth
-        return torch.lerp(
-            smooth, self.teacher.compute_probabilities(pixels), self.recipe.teacher_share
-        )
+        n = len(pixels) if self.teacher.knows_handwriting else n_images
+        probabilities = self.teacher.compute_probabilities(pixels[:n])
+        mixed = torch.lerp(smooth[:n], probabilities, self.recipe.teacher_share)
+        return torch.cat([mixed, smooth[n:]])
 
     def take_step(self, step: int, pixels: Tensor, targets: Tensor) -> Tensor:
         """Do one optimizer step; return its loss and the number of correct predictions."""
@@ -196,9 +287,9 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
             logits = self.network(pixels.contiguous(memory_format=torch.channels_last)).float()
         loss = nn.functional.cross_entropy(logits[: len(targets)], targets)
-        if self.n_outliers:  # towards the same probability for every class
+        if len(logits) > len(targets):  # towards the same probability for every class
             uniformity = -logits[len(targets) :].log_softmax(dim=1).mean()
-            loss = loss + OUTLIER_WEIGHT * uniformity
+            loss = loss + self.recipe.outlier_weight * uniformity
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -206,17 +297,24 @@ class Trainer:
         correct = logits[: len(targets)].argmax(dim=1) == targets.argmax(dim=1)
         return torch.stack([loss.detach(), correct.sum().float()])
 
-    def evaluate(self) -> tuple[float, float]:
-        """Return loss and accuracy of the averaged weights on the validation split."""
-        logits = torch.from_numpy(self.validation_logits())
-        labels = torch.from_numpy(self.validation_labels)
-        loss = nn.functional.cross_entropy(logits, labels)
-        correct = logits.argmax(dim=1) == labels
-        return float(loss), float(correct.float().mean())
+    def calibrate(self, network: nn.Module) -> Calibration:
+        """Return the calibration of a network on the held-out images of every source."""
+        return calibrate(self.validate(network))
 
-    def validation_logits(self) -> NDArray[np.float32]:
-        """Return the averaged weights' logits on the validation split, shape (N, classes)."""
-        return compute_logits(self.average.module, self.validation_images)
+    def validate(self, network: nn.Module | None = None) -> dict[str, Validation]:
+        """Return what a network answers to the held-out images of each source.
+
+        Args:
+            network: None for the averaged weights.
+        """
+        network = network or self.average.module
+        parts = {self.dataset_name: LabelledImages(self.validation_images, self.validation_labels)}
+        if self.validation_handwriting:
+            parts["unipen"] = self.validation_handwriting
+        return {
+            name: Validation(compute_logits(network, part.images), part.labels)
+            for name, part in parts.items()
+        }
 
     def checkpoint(self) -> Checkpoint:
         """Return the weights and, unless the training is finished, the state to continue it."""
@@ -224,8 +322,7 @@ class Trainer:
         if self.epoch >= self.recipe.epochs:
             checkpoint = Checkpoint(self.recipe, self.epoch, self.class_names, weights)
             # On the network as it is loaded again: another memory layout adds in another order.
-            logits = compute_logits(load_network(checkpoint), self.validation_images)
-            calibration = calibrate(logits, self.validation_labels)
+            calibration = self.calibrate(load_network(checkpoint))
             return dataclasses.replace(checkpoint, calibration=calibration)
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         state["average.n_averaged"] = self.average.n_averaged
@@ -309,6 +406,8 @@ class Teacher:
                 "train without: --teacher none"
             )
         self.temperature = recipe.teacher_softness
+        taught = self.predictor.info.metadata.get("recipe")
+        self.knows_handwriting = bool(taught and parse_recipe(taught).handwriting_share)
 
     def compute_probabilities(self, pixels: Tensor) -> Tensor:
         """Return the teacher's probabilities for each image, shape (N, classes).
@@ -319,6 +418,37 @@ class Teacher:
         images = (pixels.squeeze(1) * 255).round().to(torch.uint8).cpu().numpy()
         logits = self.predictor.compute_logits(np.ascontiguousarray(images))
         return (torch.from_numpy(logits) / self.temperature).softmax(dim=1).to(pixels.device)
+
+
+def open_handwriting(
+    recipe: Recipe, dataset: Dataset, characters: Characters | None
+) -> Handwriting | None:
+    """Return UNIPEN for a recipe that learns from it, None for others.
+
+    Raises:
+        UsageError: The data set is not of digits, or UNIPEN was not given.
+    """
+    if not recipe.handwriting_share:
+        return None
+    if dataset.class_names != DIGIT_LABELS:
+        raise UsageError(
+            f"recipe {recipe.name} learns from UNIPEN's digits, and {dataset.name} has other "
+            "classes; train without them: --set handwriting_share=0"
+        )
+    if characters is None:
+        raise UsageError(f"recipe {recipe.name} learns from UNIPEN: expected its characters")
+    return Handwriting(characters)
+
+
+def measure_loss(validation: Validation) -> float:
+    """Return the mean cross-entropy of the answers."""
+    logits, labels = torch.from_numpy(validation.logits), torch.from_numpy(validation.labels)
+    return float(nn.functional.cross_entropy(logits, labels))
+
+
+def measure_accuracy(validation: Validation) -> float:
+    """Return the share of right answers."""
+    return float(np.mean(validation.logits.argmax(axis=1) == validation.labels))
 
 
 def make_optimizer(recipe: Recipe, weights: Iterable[nn.Parameter]) -> Optimizer:

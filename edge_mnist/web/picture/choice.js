@@ -42,7 +42,7 @@ export function joinPieces(components, ink) {
   const pieces = parts.map((part, one) => !clutter[one] && part.mass >= PIECE_SHARE * largest);
   if (pieces.filter(Boolean).length < 2) return components;
   const mask = components.maskOf(pieces);
-  const reach = Math.trunc(measureThickness(mask)) | 1; // half of it from either side
+  const reach = Math.max(2, Math.trunc(measureThickness(mask))) | 1; // half of it from either side
   const grown = spread(spread({ ...mask, data: new Float32Array(mask.data) }, reach, 0), reach, 1);
   const joined = findComponents(grown);
   const numbers = joined.numberPixels();

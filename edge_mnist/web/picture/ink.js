@@ -12,7 +12,8 @@ const LEAST_SIDE = 3;
 const TINY_SIDE = 40;
 const SHEET_WINDOW = 0.14; // of the side; wider than a stroke, narrower than a shadow
 const LEAST_CONTRAST = 10; // grey levels
-const THINNEST_PX = 1.9; // of 20
+export const BOX_PX = 20; // MNIST: "size normalized to fit in a 20x20 pixel box"
+const THINNEST_PX = 1.9; // of those
 const LEAST_SIZE = 5; // pixels of the working picture
 
 /**
@@ -205,8 +206,13 @@ export function crop(image, { top, bottom, left, right }) {
 
 /** Make strokes that are too thin for 20 pixels as thick as a thin pen's in MNIST. */
 function thicken(amount, mask) {
-  const longSide = Math.max(amount.height, amount.width);
-  let missing = roundHalfEven((THINNEST_PX * longSide) / 20 - measureThickness(mask));
+  let longSide = Math.max(amount.height, amount.width);
+  let thickness = measureThickness(mask);
+  if (longSide < BOX_PX && thickness * BOX_PX < THINNEST_PX * longSide) {
+    // Two more pixels, the least that keeps a stroke in its place, would be too many.
+    [amount, longSide, thickness] = [double(amount), 2 * longSide, 2 * thickness];
+  }
+  let missing = roundHalfEven((THINNEST_PX * longSide) / BOX_PX - thickness);
   if (missing < 1) return amount;
   missing += missing % 2;
   const rim = missing / 2;
@@ -217,6 +223,15 @@ function thicken(amount, mask) {
     padded.data.set(row, (y + rim) * width + rim);
   }
   return spread(spread(padded, missing + 1, 0), missing + 1, 1);
+}
+
+/** Return an image with each pixel as a square of 2 x 2. */
+function double({ height, width, data }) {
+  const doubled = { height: 2 * height, width: 2 * width, data: new Float32Array(4 * data.length) };
+  for (let y = 0, at = 0; y < 2 * height; y++) {
+    for (let x = 0; x < 2 * width; x++) doubled.data[at++] = data[(y >> 1) * width + (x >> 1)];
+  }
+  return doubled;
 }
 
 /** Return a float32 image with each value changed. */

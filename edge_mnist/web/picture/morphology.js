@@ -32,20 +32,29 @@ export function spread(values, window, axis) {
   return { height, width, data };
 }
 
-/** Return how thick the strokes of a mask are on average, in pixels. */
+/**
+ * Return how thick the strokes of a mask are on average, in pixels: twice its area over its
+ * outline. Where a stroke is one pixel wide, its pixels are both sides of the outline: those that
+ * belong to no square of 2 x 2.
+ */
 export function measureThickness({ height, width, data }) {
+  const has = (y, x) => y >= 0 && y < height && x >= 0 && x < width && data[y * width + x];
+  const isSquare = (y, x) => has(y, x) && has(y, x + 1) && has(y + 1, x) && has(y + 1, x + 1);
   let area = 0;
-  let inner = 0;
+  let outline = 0;
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
       if (!data[at]) continue;
       area++;
       const level = (x === 0 || data[at - 1]) && (x === width - 1 || data[at + 1]);
       const upright = (y === 0 || data[at - width]) && (y === height - 1 || data[at + width]);
-      if (level && upright) inner++;
+      if (!(level && upright)) outline++;
+      const isWide =
+        isSquare(y, x) || isSquare(y - 1, x) || isSquare(y, x - 1) || isSquare(y - 1, x - 1);
+      if (!isWide) outline++;
     }
   }
-  return (2 * area) / Math.max(1, area - inner);
+  return (2 * area) / Math.max(1, outline);
 }
 
 /** Running maximum in place, by doubling: line[i] becomes the largest of the next `wanted`. */

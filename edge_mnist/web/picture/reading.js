@@ -2,12 +2,13 @@
 // The twin of picture/reading.py.
 
 import { toGrey } from "./decoding.js";
-import { borderOf, boundsOf, crop, findInk } from "./ink.js";
+import { BOX_PX, borderOf, boundsOf, crop, findInk } from "./ink.js";
+import { measureThickness } from "./morphology.js";
 import { maxOf, medianOf, roundHalfEven } from "./numpy.js";
 import { makeGrey, resize, scaleSide } from "./pillow.js";
 
 export const SIDE_PX = 28;
-const BOX_PX = 20; // MNIST: "size normalized to fit in a 20x20 pixel box"
+const MIN_BINARY_STROKE_PX = 1.5; // of images without grey levels; see picture/frame.py
 
 /**
  * Turn a decoded picture of one digit into the model's input.
@@ -31,10 +32,19 @@ export function readPicture(picture, framing = "digit") {
   return { image, reason: ink.hasMore ? "more than one digit" : null };
 }
 
-/** Tell whether levels already have MNIST's form, as all 70,000 of its images have it. */
+/**
+ * Tell whether levels already have MNIST's form, as all 70,000 of its images have it. Strokes that
+ * are one pixel wide, without grey levels, are those of a paint program's pencil.
+ */
 export function isMnistImage({ height, width, data }) {
   if (height !== SIDE_PX || width !== SIDE_PX || data[0] || maxOf(data) < 254) return false;
-  if (2 * data.reduce((n, level) => n + (level > 0), 0) > data.length) return false;
+  const nInked = data.reduce((n, level) => n + (level > 0), 0);
+  const strongest = maxOf(data);
+  const nFull = data.reduce((n, level) => n + (level === strongest), 0);
+  if (2 * nInked > data.length) return false;
+  if (nFull === nInked && measureThickness({ height, width, data }) < MIN_BINARY_STROKE_PX) {
+    return false;
+  }
   const [rows, columns] = sumSides({ height, width, data });
   const spans = [rows, columns].map((side) => {
     const inked = [...side.keys()].filter((place) => side[place]);
