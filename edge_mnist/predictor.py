@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from edge_mnist.errors import PictureError, UsageError
 from edge_mnist.machine import count_cores
 from edge_mnist.model_file import OUTPUTS, ModelFile, check_contract, find_model, read_model
+from edge_mnist.picture import ModelInput, read_picture
 from edge_mnist.picture.decode import Picture
-from edge_mnist.picture.frame import ModelInput, read_picture
 from edge_mnist.session import open_session, provider_of, run_session
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Predictor:
 
         Args:
             picture: A path, bytes, an open binary file, a PIL image or an array; see
-                ``picture.frame.read_picture``.
+                ``edge_mnist.picture.read_picture``.
 
         Raises:
             PictureError: The picture cannot be read.

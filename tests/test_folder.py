@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from edge_mnist import Predictor
 from edge_mnist.errors import DataError, ModelError
-from edge_mnist.picture.frame import read_picture
+from edge_mnist.picture import read_picture
 from edge_mnist.training.datasets import load_dataset, split_training
 from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import train

@@ -25,6 +25,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 from edge_mnist.ray.answers import make_answer, read_footer, write_part  # noqa: E402
 from edge_mnist.ray.inputs import Rows, list_inputs, read_rows, slice_table  # noqa: E402
+
 from edge_mnist.ray.plan import JOB_FOLDER, Part, extend_plan, read_plan  # noqa: E402
 from edge_mnist.ray.worker import (  # noqa: E402
     MAX_TRIES,

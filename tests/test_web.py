@@ -21,7 +21,7 @@ from web_pictures import CASES, REASONS, write_pictures
 from edge_mnist.errors import ModelError, OutputError
 from edge_mnist.exporting.web import PAGE, choose_model, export_web, read_page
 from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, shipped_folder
-from edge_mnist.picture.frame import ModelInput, read_picture
+from edge_mnist.picture import ModelInput, read_picture
 from edge_mnist.predictor import Predictor
 
 SCRIPT = Path(__file__).with_name("read_pictures.mjs")

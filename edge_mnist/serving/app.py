@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_mnist.machine import count_cores
 from edge_mnist.model_file import name_model
-from edge_mnist.picture.frame import read_picture
+from edge_mnist.picture import read_picture
 from edge_mnist.predictor import Predictor
 from edge_mnist.serving import kserve
 from edge_mnist.serving.engine import SMALL_BYTES, Engine

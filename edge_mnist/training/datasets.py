@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from edge_mnist.errors import DataError, MissingPackageError, PictureError, UsageError
 from edge_mnist.files import make_folder, output_errors
+from edge_mnist.picture import read_picture
 from edge_mnist.picture.decode import SUFFIXES
-from edge_mnist.picture.frame import frame_ink, read_picture
+from edge_mnist.picture.frame import frame_ink
 from edge_mnist.training import mnist
 from edge_mnist.training.recipes import Recipe
 
@@ -46,7 +47,7 @@ class Dataset:
         test_images: Like ``train_images``.
         test_labels: Like ``train_labels``.
         skipped: Each picture that was left out, and why.
-        framing: How a picture becomes such an image; see ``picture.frame.read_picture``.
+        framing: How a picture becomes such an image; see ``edge_mnist.picture.read_picture``.
         notes: How a folder was understood, one sentence each.
         held_out: Rows of ``train_images`` that a training did not learn from: calibration uses
             them. Given by a folder with a validation part; otherwise None until a training has
