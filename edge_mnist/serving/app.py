@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -286,6 +287,8 @@ async def _read_form(
     except HTTPException as error:
         status = 413 if error.detail.startswith("Too many") else error.status_code
         raise HTTPException(status, error.detail) from error
+    except FormParserError as error:  # Starlette 1.10 tells of it, older versions do not
+        raise HTTPException(400, f"damaged form: {error}") from error
     if b"--" + boundary + b"--" not in tail:  # the parser does not notice
         raise HTTPException(400, "the form ends too early")
     return uploads
