@@ -12,7 +12,7 @@ from edge_mnist.machine import require_package
 
 if TYPE_CHECKING:
     from edge_mnist.training.cross_validation import FoldsResult
-    from edge_mnist.training.dataset import Dataset
+    from edge_mnist.training.datasets import Dataset
     from edge_mnist.training.run import TrainingRun
 
 DatasetName = Annotated[
