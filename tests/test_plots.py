@@ -276,11 +276,14 @@ def test_plot_of_a_finished_training(run_folder: Path, digits: Dataset, tmp_path
 def test_the_train_command_draws_into_the_run_folder(edge_mnist: Command, tmp_path: Path) -> None:
     done = edge_mnist("train", "--dataset", "digits", "--epochs", 1, "-q")
     assert done.returncode == 0, done.stderr
-    made = {path.name for path in (tmp_path / "runs" / "digits").glob("*.png")}
-    assert made == TEST_PICTURES | {"curves.png", "filters.png"}
+    of_run = TEST_PICTURES | {"curves.png", "filters.png"}
+    assert {path.name for path in (tmp_path / "runs" / "digits").glob("*.png")} == of_run
     done = edge_mnist("train", "--dataset", "digits", "--epochs", 1, "-q", "--folds", 2)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "digits-2" / "folds.png").is_file()
+    folds = tmp_path / "runs" / "digits-2"
+    assert [path.name for path in folds.glob("*.png")] == ["folds.png"]
+    for number in (1, 2):
+        assert {path.name for path in (folds / f"fold-{number}").glob("*.png")} == of_run
 
 
 def test_plots_of_several_paths_get_folders_of_their_own(tmp_path: Path) -> None:

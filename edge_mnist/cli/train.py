@@ -12,6 +12,7 @@ from edge_mnist.machine import require_package
 
 if TYPE_CHECKING:
     from edge_mnist.training.cross_validation import FoldsResult
+    from edge_mnist.training.datasets import Dataset
     from edge_mnist.training.run import TrainingRun
 
 DatasetName = Annotated[
@@ -91,19 +92,23 @@ def train(
         )
     figures = result.result if isinstance(result, TrainingRun) else result
     if find_spec("matplotlib"):
-        _plot(folder, result)
+        _plot(folder, result, data)
+    else:
+        rendering.say("no plots: they need matplotlib; install 'edge-mnist[train]'")
     if as_json:
         print_json(dataclasses.asdict(figures))
     else:
         rendering.print_training(figures)
 
 
-def _plot(folder: Path, result: "TrainingRun | FoldsResult") -> None:
-    """Draw the training into its run folder."""
+def _plot(folder: Path, result: "TrainingRun | FoldsResult", dataset: "Dataset") -> None:
+    """Draw the training, or each fold and their accuracies, into the run folder."""
     from edge_mnist.plots.plot import plot_cross_validation, plot_run
     from edge_mnist.training.run import TrainingRun
 
     if isinstance(result, TrainingRun):
-        plot_run(folder, result.dataset)
-    else:
-        plot_cross_validation(folder, [one.validation_accuracy for one in result.folds])
+        plot_run(folder, dataset)
+        return
+    for fold in result.folds:
+        plot_run(folder / f"fold-{fold.recipe.fold}", dataset)
+    plot_cross_validation(folder, [fold.validation_accuracy for fold in result.folds])
