@@ -46,19 +46,20 @@ NOT_SERVED = ("backend_web.js",)
 EXAMPLE = HERE / "docs" / "example.png"
 HEALTH = ("/healthz", "/v2/health/live", "/v2/health/ready")
 # A page loads its own files, asks its own server, and shows pictures that it made itself.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 PAGE_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "content-security-policy": POLICY,
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
 STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
 PREDICT = "/predict"
-TOP_K = "List the likeliest classes of each picture."
-SEEN = "Add what the model saw of each picture: 784 bytes, base64, row after row."
+TOP_K = Query(ge=1, le=999, description="List the likeliest classes of each picture.")
+SEEN = Query(description="Add what the model saw of each picture: 784 bytes, base64.")
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"picture": {"type": "array", "items": BINARY, "minItems": 1}}
 PREDICT_BODIES = {
@@ -102,12 +103,7 @@ class Report(BaseModel):
 
 
 def make_app(settings: Settings) -> ASGIApp:
-    """Make the app of one process.
-
-    Raises:
-        ModelError: The model cannot be opened.
-        ProviderError: The provider does not run here.
-    """
+    """Make the app of one process; raises what ``Predictor`` raises."""
     predictor = Predictor(settings.model, settings.provider, accept_all=settings.accept_all)
     metrics, log = Metrics(), AccessLog()
     threads = max(1, count_cores() // settings.workers)
@@ -222,8 +218,8 @@ def _make_predict(
 
     async def predict(
         request: Request,
-        top_k: Annotated[int | None, Query(ge=1, le=999, description=TOP_K)] = None,
-        seen: Annotated[bool, Query(description=SEEN)] = False,
+        top_k: Annotated[int | None, TOP_K] = None,
+        seen: Annotated[bool, SEEN] = False,
     ) -> Response:
         """Read the digit in each picture: one as the body, or any number in a form.
 

@@ -37,11 +37,9 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
-        entry: dict[str, Any] = {"time": round(record.created, 3), "level": record.levelname}
-        entry["message"] = record.getMessage()
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
+        traceback = record.exc_info and self.formatException(record.exc_info)
+        entry = {"time": round(record.created, 3), "level": record.levelname}
+        return json.dumps(entry | {"message": record.getMessage(), "traceback": traceback})
 
 
 def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str], None]) -> None:
@@ -54,9 +52,8 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         announce: Is told where the server listens, once it does.
 
     Raises:
-        EdgeMnistError: The address cannot be had, or the workers do not start.
-        ModelError: The model cannot be opened.
-        ProviderError: The provider does not run here.
+        EdgeMnistError: The address cannot be had, the model not be opened, or the workers do not
+            start.
     """
     model, provider = settings.model, settings.provider
     with Predictor(model, provider) as predictor:  # before a worker fails to
