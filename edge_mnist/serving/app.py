@@ -212,7 +212,8 @@ def _make_predict(
 ) -> Callable[..., Awaitable[Response]]:
     """Make the endpoint of ``POST /predict``."""
     names = engine.predictor.info.class_names
-    head = json.dumps({"schema_version": SCHEMA_VERSION, **_describe_model(engine)})[:-1]
+    encode = json.JSONEncoder(separators=(",", ":")).encode
+    head = encode({"schema_version": SCHEMA_VERSION, **_describe_model(engine)})[:-1]
 
     async def predict(
         request: Request,
@@ -237,8 +238,8 @@ def _make_predict(
             known = {"path": name, **prediction.to_dict(names, top_k=top_k)}
             if seen and prediction.image is not None:
                 known["seen"] = base64.b64encode(prediction.image.tobytes()).decode()
-            items.append(json.dumps(known))
-        body = f'{head}, "items": [{", ".join(items)}]}}'
+            items.append(encode(known))
+        body = f'{head},"items":[{",".join(items)}]}}'
         spent_ms = (time.perf_counter() - started) * 1000
         headers = {"server-timing": f"predict;dur={spent_ms:.2f}"}
         return Response(body, media_type="application/json", headers=headers)
