@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from edge_mnist.training.data import load_dataset
+from edge_mnist.training.datasets import load_dataset
 from numpy.typing import NDArray
 from PIL import Image
 
