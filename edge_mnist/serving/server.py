@@ -37,9 +37,11 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
-        traceback = record.exc_info and self.formatException(record.exc_info)
-        entry = {"time": round(record.created, 3), "level": record.levelname}
-        return json.dumps(entry | {"message": record.getMessage(), "traceback": traceback})
+        entry: dict[str, Any] = {"time": round(record.created, 3), "level": record.levelname}
+        entry["message"] = record.getMessage()
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
 
 
 def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str], None]) -> None:
