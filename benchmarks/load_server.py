@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from edge_mnist.training.data import load_dataset
 from numpy.typing import NDArray
 from PIL import Image
 
 from edge_mnist import Predictor
 from edge_mnist.machine import count_cores, processor_name
+from edge_mnist.training.datasets import load_dataset
 
 HEALTH_EVERY_S = 0.02
 BOUNDARY = "edge-mnist-load"

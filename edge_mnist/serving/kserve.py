@@ -69,19 +69,12 @@ class InferRequest(BaseModel):
 def parse_infer(
     body: bytes, header_length: str | None, max_images: int
 ) -> tuple[InferRequest, NDArray[np.uint8]]:
-    """Parse the body of an inference.
+    """Return the request in a body, and its images, shape (N, 28, 28).
 
     Args:
         body: JSON, and the binary data of the input behind it.
         header_length: How many bytes the JSON has; None if the whole body is JSON.
         max_images: How many images there may be.
-
-    Returns:
-        The request, and its images, shape (N, 28, 28).
-
-    Raises:
-        HTTPException: It is malformed (400), shape and data contradict each other (409), there are
-            too many images (413), or it is not of the form described (422).
     """
     length = header_length or str(len(body))
     if not (
@@ -112,11 +105,7 @@ def parse_infer(
 
 
 def read_levels(data: list[Any]) -> NDArray[np.uint8]:
-    """Return the levels of images that are nested, [N][28][28], or flat already; shape (M,).
-
-    Raises:
-        HTTPException: A value is not a whole number from 0 to 255 (422).
-    """
+    """Return the levels of images that are nested, [N][28][28], or flat already; shape (M,)."""
     for _ in range(2):
         if data and all(type(part) is list and len(part) == SIDE_PX for part in data):
             data = [value for part in data for value in part]
@@ -177,11 +166,7 @@ def describe_error(error: Any) -> str:
 
 
 def check_model(engine: Engine) -> None:
-    """Run one image through the model, here: it takes 0.2 ms, and waits behind no picture.
-
-    Raises:
-        HTTPException: The model does not run (503).
-    """
+    """Run one image through the model, here: it takes 0.2 ms, and waits behind no picture."""
     try:
         engine.predictor.predict_images(np.zeros((1, SIDE_PX, SIDE_PX), np.uint8))
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
@@ -201,12 +186,7 @@ class KServe:
         self._max_bytes = min(settings.max_bytes, pixels * JSON_PIXEL_BYTES + HEAD_BYTES)
 
     def make_router(self, version: str, example: NDArray[np.uint8]) -> APIRouter:
-        """Make the routes.
-
-        Args:
-            version: Of the server.
-            example: An image to be sent, shape (28, 28), uint8.
-        """
+        """Make the routes; with the server's version, and an image to try, shape (28, 28)."""
         router = APIRouter(prefix="/v2", tags=["KServe v2"])
         one_name, one_version = {"enum": [self._name]}, {"enum": [VERSION]}
 
@@ -275,13 +255,10 @@ class KServe:
     async def statistics(self) -> dict[str, Any]:
         """Return how often the model ran and for how long, all workers together."""
         counts = self._metrics.read_infer()
-        stages = {
-            stage: {
-                "count": int(counts.get(("seconds_count", stage), 0)),
-                "ns": int(counts.get(("seconds_sum", stage), 0) * 1e9),
-            }
-            for stage in STAGES
-        }
+        stages = {}
+        for stage in STAGES:
+            count, total_s = (counts.get((f"seconds_{end}", stage), 0) for end in ("count", "sum"))
+            stages[stage] = {"count": int(count), "ns": int(total_s * 1e9)}
         entry = {
             "name": self._name,
             "version": VERSION,

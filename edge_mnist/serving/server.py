@@ -54,9 +54,8 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         announce: Is told where the server listens, once it does.
 
     Raises:
-        EdgeMnistError: The address cannot be had, or the workers do not start.
-        ModelError: The model cannot be opened.
-        ProviderError: The provider does not run here.
+        EdgeMnistError: The address cannot be had, the model not be opened, or the workers do not
+            start.
     """
     model, provider = settings.model, settings.provider
     with Predictor(model, provider) as predictor:  # before a worker fails to

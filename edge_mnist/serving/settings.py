@@ -10,43 +10,24 @@ KEY_VARIABLE = "EDGE_MNIST_API_KEY"
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a server; limits are those of one request, or of one worker.
+    """The settings of a server; limits are those of one request, or of one worker."""
 
-    Attributes:
-        model: Model file, folder or released model; see ``model_file.find_model``.
-        provider: ``auto``, ``cpu`` or ``cuda``; None for the environment's.
-        accept_all: Answer with a digit whatever the picture shows.
-        workers: Processes that share the port.
-        allow_origins: Origins whose pages may send requests, as ``https://app.example``.
-        allow_hosts: Host names that requests may name, besides IP addresses and ``localhost``.
-        key: API key that a request needs; None if it needs none.
-        max_bytes: Bytes of a request's body.
-        max_pixels: Pixels of all pictures of a request together.
-        max_pictures: Pictures in a request.
-        max_queue: Pictures of all requests that wait or are read, in one worker.
-        max_connections: Connections open at once, in one worker.
-        timeout_s: Seconds for a request's body to arrive, and again for its answer.
-
-    Raises:
-        UsageError: Some values contradict each other, or cannot be used.
-    """
-
-    model: str | None = None
-    provider: str | None = None
-    accept_all: bool = False
-    workers: int = 1
-    allow_origins: tuple[str, ...] = ()
-    allow_hosts: tuple[str, ...] = ()
-    key: str | None = field(default=None, repr=False)
-    max_bytes: int = 16_000_000
-    max_pixels: int = 64_000_000
-    max_pictures: int = 64
-    max_queue: int = 1024
-    max_connections: int = 500
-    timeout_s: float = 10.0
+    model: str | None = None  # file, folder or released model; see model_file.find_model
+    provider: str | None = None  # auto, cpu or cuda; None for the environment's
+    accept_all: bool = False  # answer with a digit whatever the picture shows
+    workers: int = 1  # processes that share the port
+    allow_origins: tuple[str, ...] = ()  # whose pages may send requests: https://app.example
+    allow_hosts: tuple[str, ...] = ()  # names of this server, besides addresses and localhost
+    key: str | None = field(default=None, repr=False)  # that a request needs
+    max_bytes: int = 16_000_000  # of a request's body
+    max_pixels: int = 64_000_000  # of all pictures of a request
+    max_pictures: int = 64  # in a request
+    max_queue: int = 1024  # pictures of all requests that wait or are read, in one worker
+    max_connections: int = 500  # open at once, in one worker
+    timeout_s: float = 10.0  # for a request's body to arrive, and again for its answer
 
     def __post_init__(self) -> None:
-        """Refuse settings under which some allowed request could never be answered."""
+        """Raise UsageError if values contradict each other, or cannot be used."""
         if self.max_queue < self.max_pictures:
             raise UsageError(
                 f"--max-queue {self.max_queue} is less than --max-pictures {self.max_pictures}"
