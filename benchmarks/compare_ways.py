@@ -19,12 +19,11 @@ from edge_mnist.exporting.web import export_web
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # the tests know how to drive a server and a browser
-ANSWER = "document.getElementById('answer').textContent"
 Items = list[dict[str, Any]]
 
 
 def brief(item: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what a page shows of an item too: status, class, reason."""
+    """Return what all ways say of a picture: status, class, reason."""
     return item["status"], item.get("name"), item.get("reason")
 
 
@@ -54,42 +53,23 @@ def ask_server(server: Any, paths: list[Path], *, together: int) -> Items:
     return items
 
 
-def ask_server_page(url: str, paths: list[Path], profile: Path) -> list[str]:
-    """Return the words of the server's page for each picture."""
-    from chromium import Chromium
+def ask_page(url: str, paths: list[Path], profile: Path) -> list[tuple[Any, ...]]:
+    """Ask the page at an address, of the server or of an exported folder."""
+    from page_driver import Page
 
-    words = []
-    with Chromium(profile) as browser:
-        browser.open(f"{url}/")
-        browser.wait_for("document.querySelectorAll('#bars tbody tr').length > 1")
-        for path in paths:
-            browser.run("document.getElementById('clear').click()")
-            browser.wait_for(f"{ANSWER}.startsWith('Nothing')")
-            browser.choose_file("#file", path)
-            browser.wait_for(f"!/^(Nothing|Reading)/.test({ANSWER})")
-            words.append(browser.run(ANSWER))
-    return words
+    with Page(profile) as page:
+        page.show(url)
+        page.open_backend()
+        return [brief(page.read_picture(path)) for path in paths]
 
 
 def ask_web(model: Path, paths: list[Path], folder: Path) -> list[tuple[Any, ...]]:
-    """Ask the page that needs no server, the network cut after it was loaded."""
-    from chromium import Chromium
+    """Ask the page that needs no server."""
     from conftest import serve
-    from test_web import ask_by_file
 
     export_web(model, folder / "web")
-    cut = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    with serve(folder / "web") as address, Chromium(folder / "profile") as browser:
-        browser.open(f"{address}index.html")
-        browser.wait_for("document.body.dataset.status === 'empty'")
-        browser.call("Network.emulateNetworkConditions", offline=True, **cut)
-        answers = [ask_by_file(browser, path) for path in paths]
-    return [(one["status"], one["name"], one["reason"]) for one in answers]
-
-
-def says(words: str, item: dict[str, Any]) -> bool:
-    """Tell whether a page's words are those for an item."""
-    return item["reason"] in words if item.get("reason") else words.startswith(f"{item['name']}, ")
+    with serve(folder / "web") as address:
+        return ask_page(address, paths, folder / "profile")
 
 
 def main() -> None:
@@ -123,9 +103,8 @@ def main() -> None:
             for together in (1, 5):
                 answers = ask_server(server, paths, together=together)
                 count(f"server, {together} in a request", answers, wanted)
-            words = ask_server_page(server.url, paths, scratch / "profile-server")
-        pairs = zip(words, wanted, strict=True)
-        count("the server's page", [says(*pair) for pair in pairs], [True] * len(wanted))
+            found = ask_page(f"{server.url}/", paths, scratch / "profile-server")
+        count("the server's page", found, [brief(item) for item in wanted])
         found = ask_web(model, paths, scratch)
         count("the page without a server", found, [brief(item) for item in wanted])
         rows = ask_ray(folder, model, scratch / "ray")

@@ -27,8 +27,7 @@ import numpy as np
 from edge_mnist import Predictor
 from edge_mnist.errors import DataError, ProviderError
 from edge_mnist.model_file import find_model
-from edge_mnist.training.data import load_dataset
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset, load_dataset
 from edge_mnist.training.recipes import Recipe, find_recipe
 from edge_mnist.training.run import TrainingRun, describe_environment, train
 from edge_mnist.training.trainer import pick_device

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edge_mnist import Predictor
 from edge_mnist.errors import DataError
 from edge_mnist.model_file import find_models
-from edge_mnist.training.data import load_dataset
+from edge_mnist.training.datasets import load_dataset
 from edge_mnist.training.handwriting import Handwriting
 from edge_mnist.training.unipen import load_unipen
 

@@ -1,244 +1,211 @@
-"""Load a server, beside the Predictor in one process: ``python benchmarks/load_server.py``.
+"""Load a server, beside the library on the same cores: ``python benchmarks/load_server.py``.
 
-Starts ``edge-mnist serve`` on a free port, has this process ask it as fast as it answers and then
-at half that pace, and prints both beside what the Predictor reads here without any server.
+Starts ``edge-mnist serve`` on a free port. For each kind of picture, several times in turn: what
+``Predictor.predict_many`` reads in this process, then what the server answers to wrk, which
+sends one picture in each request, and how long a health check takes meanwhile. Prints medians, and
+the ratio of the medians. Needs wrk (Debian's package) and MNIST.
 """
 
 import argparse
-import gzip
 import io
 import itertools
 import os
-import selectors
+import re
 import signal
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from edge_mnist.training.data import load_dataset
+from numpy.typing import NDArray
 from PIL import Image
 
 from edge_mnist import Predictor
 from edge_mnist.machine import count_cores, processor_name
 
-BOUNDARY = b"edge-mnist-load"
+HEALTH_EVERY_S = 0.02
+BOUNDARY = "edge-mnist-load"
+# wrk's own thread sends the bodies of a folder in turn.
+SCRIPT = """
+local bodies = {}
+for name in io.popen("ls '%s'"):lines() do
+  local file = io.open("%s/" .. name, "rb")
+  table.insert(bodies, file:read("*all"))
+  file:close()
+end
+local n = 0
+function request()
+  n = n %% #bodies + 1
+  return wrk.format("POST", "/predict", {["Content-Type"] = "%s"}, bodies[n])
+end
+"""
 
 
-@dataclass(frozen=True)
-class Load:
-    """What came of asking for a while."""
+@dataclass
+class Kind:
+    """Pictures of one kind, and what was measured with them.
 
-    answers: Counter[str]
-    seconds: float
-    latencies_ms: list[float]
-    memory_mb: list[float]
-
-    @property
-    def per_s(self) -> float:
-        """Requests answered per second."""
-        return sum(self.answers.values()) / self.seconds
-
-    def percentile(self, share: float) -> float:
-        """Return the time within which a share of the answers came."""
-        ordered = sorted(self.latencies_ms)
-        return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
-
-
-def read_pictures(folder: Path, n_pictures: int) -> list[bytes]:
-    """Return MNIST's first test images as PNG files of 28 x 28."""
-    raw = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
-    images = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)
-    files = []
-    for image in images[:n_pictures]:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        files.append(file.getvalue())
-    return files
-
-
-def make_requests(pictures: list[bytes], n_together: int) -> list[bytes]:
-    """Return whole requests, each with some pictures."""
-    bodies = [make_body(pictures[i : i + n_together]) for i in range(0, len(pictures), n_together)]
-    kind = b"image/png" if n_together == 1 else b"multipart/form-data; boundary=" + BOUNDARY
-    head = b"POST /predict HTTP/1.1\r\nhost: load\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n"
-    return [head % (kind, len(body)) + body for body in bodies]
-
-
-def make_body(pictures: list[bytes]) -> bytes:
-    """Return one picture as it is, several as a form."""
-    if len(pictures) == 1:
-        return pictures[0]
-    start = b'--%s\r\ncontent-disposition: form-data; name="picture"; filename="%d.png"\r\n\r\n'
-    parts = [start % (BOUNDARY, place) + one + b"\r\n" for place, one in enumerate(pictures)]
-    return b"".join(parts) + b"--%s--\r\n" % BOUNDARY
-
-
-def time_predictor(pictures: list[bytes]) -> tuple[float, float]:
-    """Return pictures per second one by one and through predict_many; the median of five."""
-    with Predictor() as predictor:
-        single, many = [], []
-        for _ in range(5):
-            start = time.perf_counter()
-            for picture in pictures:
-                predictor.predict(picture)
-            single.append(len(pictures) / (time.perf_counter() - start))
-            start = time.perf_counter()
-            n_read = sum(1 for _ in predictor.predict_many(pictures))
-            many.append(n_read / (time.perf_counter() - start))
-    return statistics.median(single), statistics.median(many)
-
-
-class Client:
-    """Some connections that ask one after another, all in this thread."""
-
-    def __init__(self, port: int, requests: list[bytes], n_connections: int) -> None:
-        """Open the connections."""
-        self._port = port
-        self._requests = itertools.cycle(requests)
-        self._selector = selectors.DefaultSelector()
-        self._idle = [self._connect(port) for _ in range(n_connections)]
-        self._asked: dict[socket.socket, float] = {}
-        self._received: dict[socket.socket, bytes] = {}
-        self.answers: Counter[str] = Counter()
-        self.latencies_ms: list[float] = []
-
-    def _connect(self, port: int) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", port))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._selector.register(connection, selectors.EVENT_READ)
-        return connection
-
-    def ask(self, due: float) -> bool:
-        """Send one request; what it waits for a free connection counts from when it was due."""
-        if not self._idle:
-            return False
-        connection = self._idle.pop()
-        self._asked[connection] = due
-        self._received[connection] = b""
-        connection.sendall(next(self._requests))
-        return True
-
-    def collect(self, wait_s: float) -> None:
-        """Take the answers that come within a time."""
-        for key, _ in self._selector.select(wait_s):
-            connection = key.fileobj
-            assert isinstance(connection, socket.socket)
-            self._take(connection, connection.recv(1 << 20))
-
-    def _take(self, connection: socket.socket, data: bytes) -> None:
-        if not data:  # it may, on a connection that was idle
-            if connection not in self._idle:
-                raise SystemExit("the server hung up")
-            self._selector.unregister(connection)
-            self._idle[self._idle.index(connection)] = self._connect(self._port)
-            return
-        received = self._received[connection] = self._received[connection] + data
-        head_end = received.find(b"\r\n\r\n")
-        if head_end < 0:
-            return
-        start = received.index(b"content-length: ") + 16
-        length = int(received[start : received.index(b"\r", start)])
-        if len(received) < head_end + 4 + length:
-            return
-        self.latencies_ms.append((time.perf_counter() - self._asked[connection]) * 1000)
-        self.answers[received[9:12].decode()] += 1
-        self._idle.append(connection)
-
-
-def run_load(
-    server: subprocess.Popen[str],
-    client: Client,
-    *,
-    seconds: float,
-    per_s: float | None = None,
-) -> Load:
-    """Ask for a while, at a pace of so many requests per second, or as fast as answers come.
-
-    At a pace, a request that has to wait for a free connection counts from when it was due.
+    Attributes:
+        name: For the table.
+        pictures: Contents of files.
+        together: Pictures in a request.
+        library_per_s: Pictures per second of ``predict_many``, one for each round.
+        server_per_s: Pictures per second that the server answered.
+        errors: What wrk tells of answers that were no 2xx, or none.
+        health_ms: Durations of health checks under load.
     """
-    memory: list[float] = []
-    n_asked, start = 0, time.perf_counter()
-    while (now := time.perf_counter()) - start < seconds:
-        due = now if per_s is None else start + n_asked / per_s
-        while due <= now and client.ask(due):
-            n_asked += 1
-            due = now if per_s is None else start + n_asked / per_s
-        is_early = per_s is not None and due > now
-        client.collect(min(due - now, 0.05) if is_early else 0.05)  # else until an answer comes
-        if now - start > len(memory):
-            memory.append(read_memory_mb(server.pid))
-    return Load(client.answers, time.perf_counter() - start, client.latencies_ms, memory)
+
+    name: str
+    pictures: list[bytes]
+    together: int = 1
+    library_per_s: list[float] = field(default_factory=list)
+    server_per_s: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    health_ms: list[float] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Return a row of the table."""
+        library, server = map(statistics.median, (self.library_per_s, self.server_per_s))
+        p50, p99 = np.percentile(self.health_ms, (50, 99))
+        return (
+            f"| {self.name} | {library:,.1f} | {server:,.1f} | {server / library:.2f} | "
+            f"{p50:.1f}, {p99:.1f} ms | {', '.join(self.errors) or 'none'} |"
+        )
 
 
-def read_memory_mb(process: int) -> float:
-    """Return the resident memory of a process and of those it started, in megabytes."""
-    folder = Path(f"/proc/{process}")
-    pages = int((folder / "statm").read_text().split()[1])
-    children = (folder / f"task/{process}/children").read_text().split()
-    return pages * os.sysconf("SC_PAGESIZE") / 1e6 + sum(map(read_memory_mb, map(int, children)))
+def make_kinds(images: NDArray[np.uint8]) -> list[Kind]:
+    """Return the kinds, made from test images of MNIST, shape (N, 28, 28)."""
+    generator = np.random.default_rng(0)
+    mnist = [encode(image) for image in images[:512]]
+
+    def photograph(image: NDArray[np.uint8], width: int, height: int, kind: str) -> bytes:
+        """Lay a digit as dark ink on light, noisy paper."""
+        side = height * 3 // 5
+        ink = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+        paper = Image.new("L", (width, height), 225)
+        place = ((width - side) // 2, (height - side) // 2)
+        paper.paste(Image.new("L", (side, side), 30), place, ink)
+        noise = generator.integers(-5, 6, (height, width), dtype=np.int16)
+        grey = np.clip(np.asarray(paper, np.int16) + noise, 0, 255).astype(np.uint8)
+        return encode(grey, kind)
+
+    shifted = [encode(np.roll(image, (3, 3), (0, 1))) for image in images[:512]]
+    return [
+        Kind("MNIST's form, 28 x 28 PNG", mnist),
+        Kind("the same, 32 in a request", mnist, together=32),
+        Kind("uncentred, 28 x 28 PNG", shifted),
+        Kind("400 x 400 PNG", [photograph(image, 400, 400, "PNG") for image in images[:32]]),
+        Kind("4000 x 3000 JPEG", [photograph(one, 4000, 3000, "JPEG") for one in images[:4]]),
+    ]
 
 
-def start_server(workers: int) -> tuple[subprocess.Popen[str], int]:
+def encode(grey: NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    """Return an array as the content of a file; a JPEG in colour, as cameras write them."""
+    file = io.BytesIO()
+    picture = Image.fromarray(grey)
+    (picture.convert("RGB") if kind == "JPEG" else picture).save(file, kind)
+    return file.getvalue()
+
+
+def make_bodies(kind: Kind) -> list[bytes]:
+    """Return the bodies of requests: one picture as it is, several as a form."""
+    if kind.together == 1:
+        return kind.pictures
+    disposition = 'content-disposition: form-data; name="p"; filename="p"'
+    start = f"--{BOUNDARY}\r\n{disposition}\r\n\r\n"
+    end = f"--{BOUNDARY}--\r\n".encode()
+    return [
+        b"".join(start.encode() + one + b"\r\n" for one in kind.pictures[i : i + kind.together])
+        + end
+        for i in range(0, len(kind.pictures), kind.together)
+    ]
+
+
+def measure_library(predictor: Predictor, kind: Kind, seconds: float) -> None:
+    """Read pictures with ``predict_many`` for a while."""
+    start = time.perf_counter()
+    pictures = itertools.takewhile(
+        lambda _: time.perf_counter() - start < seconds, itertools.cycle(kind.pictures)
+    )
+    n_read = sum(1 for _ in predictor.predict_many(pictures))
+    kind.library_per_s.append(n_read / (time.perf_counter() - start))
+
+
+def measure_server(port: int, kind: Kind, seconds: float, connections: int) -> None:
+    """Have wrk send pictures for a while, and ask for health meanwhile."""
+    type_ = "image/png" if kind.together == 1 else f"multipart/form-data; boundary={BOUNDARY}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "bodies").mkdir()
+        for place, body in enumerate(make_bodies(kind)):
+            (folder / "bodies" / f"{place:04}").write_bytes(body)
+        script = folder / "post.lua"
+        script.write_text(SCRIPT % (folder / "bodies", folder / "bodies", type_))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s"]
+        command += ["-s", str(script), f"http://127.0.0.1:{port}/predict"]
+        wrk = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        measure_health(port, kind.health_ms, lambda: wrk.poll() is None)
+        told = wrk.communicate()[0]
+    kind.server_per_s.append(float(re.findall(r"Requests/sec: +([\d.]+)", told)[0]) * kind.together)
+    kind.errors += re.findall(r"Non-2xx.*|Socket errors.*", told)
+
+
+def measure_health(port: int, durations_ms: list[float], is_loaded: Callable[[], bool]) -> None:
+    """Ask for health, each time over a connection of its own: so every worker is asked."""
+    while is_loaded():
+        start = time.perf_counter()
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(
+                b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+            )
+            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        durations_ms.append((time.perf_counter() - start) * 1000)
+        time.sleep(HEALTH_EVERY_S)
+
+
+def start_server(options: list[str]) -> tuple[subprocess.Popen[str], int]:
     """Start the command on a free port; its access log goes nowhere."""
-    command = [sys.executable, "-m", "edge_mnist", "serve", "--port=0", f"--workers={workers}"]
+    command = [sys.executable, "-m", "edge_mnist", "serve", "--port=0", *options]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout is not None
-    port = int(server.stdout.readline().rsplit(":", 1)[1])
-    while True:  # workers take a moment to listen
-        with socket.create_connection(("127.0.0.1", port)) as probe:
-            probe.sendall(b"GET /healthz HTTP/1.1\r\nhost: load\r\n\r\n")
-            if probe.recv(64).startswith(b"HTTP/1.1 200"):
-                return server, port
-
-
-def print_load(name: str, load: Load, n_together: int) -> None:
-    """Print what came of a load."""
-    p50, p99, worst = (load.percentile(share) for share in (0.5, 0.99, 1))
-    memory = load.memory_mb
-    tenth = max(1, len(memory) // 10)
-    print(
-        f"{name}: {load.per_s:,.0f} requests/s, {load.per_s * n_together:,.0f} pictures/s, "
-        f"p50 {p50:.2f} p99 {p99:.2f} worst {worst:.0f} ms, answers {dict(load.answers)}, "
-        f"memory {statistics.median(memory[:tenth]):.0f} to "
-        f"{statistics.median(memory[-tenth:]):.0f} MB"
-    )
+    return server, int(server.stdout.readline().rsplit(":", 1)[1])
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, default=os.environ.get("EDGE_MNIST_DATA"))
-    parser.add_argument("--seconds", type=float, default=30, help="of each of the two loads")
-    parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--together", type=int, default=1, help="pictures in a request")
-    parser.add_argument("--workers", type=int, default=1)
-    wanted = parser.parse_args()
-    pictures = read_pictures(wanted.data_dir, 512)
-    requests = make_requests(pictures, wanted.together)
-    print(f"{processor_name()}, {count_cores()} cores, load average {os.getloadavg()[0]:.1f}")
-    single, many = time_predictor(pictures)
-    print(f"Predictor in one process: predict {single:,.0f}, predict_many {many:,.0f} pictures/s")
-    server, port = start_server(wanted.workers)
+    parser.add_argument("--data-dir", type=Path, help="folder with MNIST [env: EDGE_MNIST_DATA]")
+    parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--workers", type=int, help="of the server; its default if not given")
+    given = parser.parse_args()
+    kinds = make_kinds(load_dataset("mnist", data_dir=given.data_dir).test_images)
+    predictor = Predictor()
+    server, port = start_server([f"--workers={given.workers}"] if given.workers else [])
     try:
-        client = Client(port, requests, wanted.connections)
-        full = run_load(server, client, seconds=wanted.seconds)
-        print_load("full load", full, wanted.together)
-        share = full.per_s * wanted.together / single
-        print(f"  {share:.0%} of predict, {share * single / many:.0%} of predict_many")
-        time.sleep(1)
-        client = Client(port, requests, wanted.connections)
-        half = run_load(server, client, seconds=wanted.seconds, per_s=full.per_s / 2)
-        print_load("half load", half, wanted.together)
+        for _ in range(given.rounds):
+            for kind in kinds:
+                measure_library(predictor, kind, given.seconds)
+                measure_server(port, kind, given.seconds, given.connections)
     finally:
         server.send_signal(signal.SIGTERM)
-        print(f"exit code {server.wait(30)}")
-    again, many_again = time_predictor(pictures)
-    print(f"Predictor again: predict {again:,.0f}, predict_many {many_again:,.0f} pictures/s")
+        print(f"exit code {server.wait(60)}")
+    load = os.getloadavg()[0]
+    print(f"{processor_name()}, {count_cores()} cores, load average at the end {load:.1f}")
+    print("| pictures | predict_many /s | server /s | ratio | health p50, p99 | errors |")
+    print("|---|---|---|---|---|---|")
+    for kind in kinds:
+        print(kind.describe())
 
 
 if __name__ == "__main__":

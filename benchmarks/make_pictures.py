@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from edge_mnist.exporting.golden import draw_digit
+from edge_mnist.picture import read_picture
 from edge_mnist.picture.digit import measure_ink
-from edge_mnist.picture.frame import read_picture
 
 FIGURE = Path(__file__).parents[1] / "docs" / "pictures.png"
 SIDE_PX = 480  # of each picture

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_mnist import Predictor
-from edge_mnist.training.data import load_dataset
+from edge_mnist.training.datasets import load_dataset
 from edge_mnist.validation.timing import time_in_turns
 
 BATCH_SIZES = (8, 16, 32, 64, 128, 1000)

@@ -16,8 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edge_mnist.training.data import load_dataset
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset, load_dataset
 from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import train
 

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from edge_mnist.exporting.web import WebResult, export_web
     from edge_mnist.predictor import Prediction, Predictor
     from edge_mnist.training.cross_validation import FoldsResult, cross_validate
-    from edge_mnist.training.data import load_dataset
-    from edge_mnist.training.dataset import Dataset
+    from edge_mnist.training.datasets import Dataset, load_dataset
     from edge_mnist.training.networks import PixelConvention
     from edge_mnist.training.recipes import Recipe, find_recipe
     from edge_mnist.training.run import RunResult, TrainingRun, train
@@ -48,8 +47,7 @@ _MODULES = {
     "exporting.web": (("WebResult", "export_web"), None),
     "predictor": (("Prediction", "Predictor"), None),
     "training.cross_validation": (("FoldsResult", "cross_validate"), "train"),
-    "training.data": (("load_dataset",), None),
-    "training.dataset": (("Dataset",), None),
+    "training.datasets": (("Dataset", "load_dataset"), None),
     "training.networks": (("PixelConvention",), "train"),
     "training.recipes": (("Recipe", "find_recipe"), None),
     "training.run": (("RunResult", "TrainingRun", "train"), "train"),

@@ -46,6 +46,17 @@ def read_cpu_quota() -> float | None:
     return None if quota == "max" else int(quota) / int(period)
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs; where that cannot be asked without harm, True."""
+    if os.name != "posix":  # there os.kill would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
 def has_driver() -> bool:
     """Return whether NVIDIA's driver is installed; pip installs all else that CUDA needs."""
     try:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ RELEASED = ("default", "nano", "max")
 UINT8, FLOAT = 2, 1  # TensorProto.DataType
 INPUT = ("images", UINT8, ("batch", 28, 28))
 OUTPUTS = ("logits", "probabilities")
-FRAMINGS = ("digit", "whole")
+FRAMINGS = ("digit", "ink", "whole")
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA, MODEL_FUNCTIONS = 7, 14, 25
@@ -199,6 +200,13 @@ def check_contract(model: ModelFile) -> ModelInfo:
         raise ModelError(f"{model.path}: {error}") from error
     except (KeyError, ValueError, TypeError, StopIteration) as error:
         raise ModelError(f"{model.path}: the model breaks the contract: {error}") from error
+
+
+def name_model(info: ModelInfo) -> str:
+    """Return a name after the model's recipe: ``edge-mnist-default``, ``edge-mnist-nano-int8``."""
+    recipe = json.loads(info.metadata.get("recipe", "{}")).get("name") or "model"
+    name = f"edge-mnist-{recipe}" + "-int8" * (info.quantization != "none")
+    return re.sub(r"[^\w.-]", "-", name)
 
 
 def _check_contract(content: bytes) -> ModelInfo:

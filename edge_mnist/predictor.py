@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from edge_mnist.errors import PictureError, UsageError
 from edge_mnist.machine import count_cores
-from edge_mnist.model_file import ModelFile, check_contract, find_model, read_model
+from edge_mnist.model_file import OUTPUTS, ModelFile, check_contract, find_model, read_model
+from edge_mnist.picture import ModelInput, read_picture
 from edge_mnist.picture.decode import Picture
-from edge_mnist.picture.frame import ModelInput, read_picture
 from edge_mnist.session import open_session, provider_of, run_session
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Predictor:
 
         Args:
             picture: A path, bytes, an open binary file, a PIL image or an array; see
-                ``picture.frame.read_picture``.
+                ``edge_mnist.picture.read_picture``.
 
         Raises:
             PictureError: The picture cannot be read.
@@ -252,6 +252,26 @@ class Predictor:
             raise UsageError(f"batch_size: expected 1 to {MAX_BATCH_SIZE:,}, got {batch_size}")
         return self._run("logits", images, batch_size)
 
+    def compute_outputs(
+        self, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits and probabilities, each of shape (N, classes), from one run of the model.
+
+        Args:
+            images: Shape (N, 28, 28), uint8, N at least 1; see ``predict_images``.
+
+        Raises:
+            UsageError: ``images`` has another shape or type.
+        """
+        _check_images(images)
+        session = self.session
+        batches = [
+            session.run(list(OUTPUTS), {"images": images[start : start + CHUNK_IMAGES]})
+            for start in range(0, len(images), CHUNK_IMAGES)
+        ]
+        logits, probabilities = zip(*batches, strict=True)
+        return np.concatenate(logits), np.concatenate(probabilities)
+
     def _read_chunk(self, pictures: Sequence[Picture]) -> _Chunk:
         start = time.thread_time()
         inputs = [_read_or_error(picture, self.info.framing) for picture in pictures]
@@ -295,10 +315,7 @@ class Predictor:
         )
 
     def _run(self, output: str, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
-        if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
-            raise UsageError(
-                f"expected images of shape (N, 28, 28), uint8, got {images.shape}, {images.dtype}"
-            )
+        _check_images(images)
         session = self.session
         batches = [
             run_session(session, output, images[start : start + batch_size])
@@ -308,6 +325,13 @@ class Predictor:
             return batches[0]
         empty = np.empty((0, len(self.info.class_names)), np.float32)
         return np.concatenate(batches) if batches else empty
+
+
+def _check_images(images: NDArray[np.uint8]) -> None:
+    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+        raise UsageError(
+            f"expected images of shape (N, 28, 28), uint8, got {images.shape}, {images.dtype}"
+        )
 
 
 def _take(source: Iterator[Picture], size: int) -> tuple[list[Picture], float]:

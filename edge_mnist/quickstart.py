@@ -12,9 +12,7 @@ from edge_mnist.exporting.onnx import ExportResult, export
 from edge_mnist.files import make_folder, output_errors, write_atomically
 from edge_mnist.plots.images import plot_predictions
 from edge_mnist.predictor import Prediction, Predictor
-from edge_mnist.training.data import load_dataset
-from edge_mnist.training.dataset import Dataset
-from edge_mnist.training.download import named_folder
+from edge_mnist.training.datasets import Dataset, load_dataset, named_folder
 from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import RunResult, train
 from edge_mnist.training.trainer import Progress

@@ -30,7 +30,7 @@ WAIT_S = 60.0
 
 
 class Chromium:
-    """One headless browser with one page."""
+    """One headless browser, of which one tab is used."""
 
     def __init__(self, profile: Path) -> None:
         theirs_in, self._out = os.pipe()
@@ -49,11 +49,8 @@ class Chromium:
         self._number = 0
         self.events: list[dict[str, Any]] = []
         self._session: str | None = None
-        targets = self.call("Target.getTargets")["targetInfos"]
-        page = next(one["targetId"] for one in targets if one["type"] == "page")
-        self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
-            self.call(f"{domain}.enable")
+        self._tab = ""
+        self.open_tab()
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +74,18 @@ class Chromium:
                 assert "error" not in answer, (method, answer["error"])
                 return dict(answer["result"])
             self.events.append(answer)
+
+    def open_tab(self) -> None:
+        """Open a new tab and close the one before: no setting and no input is left over."""
+        self._session, before = None, self._tab
+        self._tab = self.call("Target.createTarget", url="about:blank")["targetId"]
+        if before:
+            self.call("Target.closeTarget", targetId=before)
+        attached = self.call("Target.attachToTarget", targetId=self._tab, flatten=True)
+        self._session = attached["sessionId"]
+        self.events.clear()
+        for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
+            self.call(f"{domain}.enable")
 
     def run(self, script: str) -> Any:
         """Run JavaScript in the page, wait for its promise, and return the value."""

@@ -19,8 +19,7 @@ from PIL import Image
 from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.exporting.onnx import export
 from edge_mnist.model_file import CHECKPOINT_NAME
-from edge_mnist.training.data import load_dataset
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset, load_dataset
 from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import train
 from edge_mnist.validation.gate import Limits

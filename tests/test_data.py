@@ -1,7 +1,11 @@
+"""MNIST and the digits: every layout, damaged files, the download, the stratified split."""
+
 import gzip
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +15,21 @@ import torchvision
 from conftest import Command, serve
 
 from edge_mnist.errors import DataError
-from edge_mnist.training.data import load_dataset
-from edge_mnist.training.dataset import Dataset, split_stratified
-from edge_mnist.training.download import cache_folder, named_folder
-from edge_mnist.training.idx import find_file
-from edge_mnist.training.mnist import MNIST_FILES
+from edge_mnist.training.datasets import (
+    Dataset,
+    cache_folder,
+    load_dataset,
+    named_folder,
+    split_stratified,
+)
+from edge_mnist.training.mnist import FILES, find_mnist
 
 
 def given_files() -> list[Path]:
-    folder = named_folder(None)
-    assert folder is not None
-    return [find_file(folder, name) or folder for name in MNIST_FILES]
+    named = named_folder(None)
+    assert named is not None
+    folder = find_mnist(named)
+    return [next(folder.glob(f"{name}*")) for name in FILES]
 
 
 def test_mnist_is_whole(mnist: Dataset) -> None:
@@ -63,11 +71,41 @@ def test_a_damaged_file_is_named_and_left(
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 1
     assert str(victim) in done.stderr
-    kind = hashlib.md5 if victim.suffix == ".gz" else hashlib.sha256
-    assert kind(content).hexdigest() in done.stderr
-    assert kind(damaged).hexdigest() in done.stderr
+    assert "truncated or altered" in done.stderr
     assert victim.read_bytes() == damaged
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "too long", "altered"])
+def test_an_unpacked_file_is_verified_too(mnist: Dataset, tmp_path: Path, damage: str) -> None:
+    for path in given_files():
+        content = path.read_bytes()
+        unpacked = gzip.decompress(content) if path.suffix == ".gz" else content
+        (tmp_path / path.name.removesuffix(".gz")).write_bytes(unpacked)
+    victim = tmp_path / "t10k-labels-idx1-ubyte"
+    content = victim.read_bytes()
+    damaged = {
+        "truncated": content[:-1],
+        "too long": content + b"\0",
+        "altered": content[:-1] + bytes([content[-1] ^ 1]),
+    }[damage]
+    victim.write_bytes(damaged)
+    with pytest.raises(DataError, match="truncated or altered") as caught:
+        load_dataset("mnist", data_dir=tmp_path)
+    assert str(victim) in str(caught.value)
+    assert hashlib.sha256(content).hexdigest() in str(caught.value)
+    victim.write_bytes(content)
+    assert load_dataset("mnist", data_dir=tmp_path).sha256 == mnist.sha256
+
+
+def test_a_device_reads_mnist_with_numpy_alone(mnist: Dataset) -> None:
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('torch', 'torchvision', 'sklearn', 'scipy')); "
+        "from edge_mnist.training.datasets import load_dataset; "
+        "print(load_dataset('mnist').sha256)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == mnist.sha256, done.stderr
 
 
 def test_a_named_folder_without_mnist(tmp_path: Path, edge_mnist: Command) -> None:

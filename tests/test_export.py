@@ -19,7 +19,7 @@ from edge_mnist.exporting.onnx import export
 from edge_mnist.model_file import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.checkpoint import load_checkpoint, load_network
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.validation.gate import Check, Limits
 

@@ -23,7 +23,7 @@ from edge_mnist import (
 )
 from edge_mnist.exporting import onnx as exporting
 from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 
 TEMPERATURE = 0.25
 

@@ -16,7 +16,7 @@ from edge_mnist.errors import DataError, ModelError, UsageError
 from edge_mnist.model_file import CHECKPOINT_NAME
 from edge_mnist.training.checkpoint import load_checkpoint
 from edge_mnist.training.cross_validation import FoldsResult, cross_validate
-from edge_mnist.training.dataset import Dataset, split_training
+from edge_mnist.training.datasets import Dataset, split_training
 from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.trainer import Trainer
 
@@ -45,13 +45,13 @@ def test_folds_share_the_images_out(skewed: Dataset) -> None:
     parts = []
     for fold in range(1, 6):
         recipe = dataclasses.replace(THREE, folds=5, fold=fold)
-        train, validation = split_training(labels, recipe)
+        train, validation = split_training(skewed, recipe)
         assert not set(train) & set(validation)
         assert len(train) + len(validation) == len(labels)
         assert abs(len(validation) - len(labels) / 5) <= 5
         of_each_class = np.bincount(labels[validation]) - np.bincount(labels) / 5
         assert np.abs(of_each_class).max() <= 1
-        again = split_training(labels, dataclasses.replace(recipe, seed=7))
+        again = split_training(skewed, dataclasses.replace(recipe, seed=7))
         assert (again[1] == validation).all()
         parts.append(validation)
     assert sorted(np.concatenate(parts)) == list(range(len(labels)))
@@ -67,7 +67,7 @@ def test_no_validation_image_is_trained_on_even_where_rare_classes_are_repeated(
     images[:, 0, 0], images[:, 0, 1] = numbers // 256, numbers % 256
     numbered = dataclasses.replace(skewed, train_images=images)
     plain = find_recipe("digits", oversample=True, augment=False, batch_size=16, **changes)
-    _, validation = split_training(skewed.train_labels, plain)
+    _, validation = split_training(skewed, plain)
     trainer = Trainer(plain, numbered, CPU)
     drawn, classes = [], []
     for _ in range(3):
@@ -145,8 +145,8 @@ def test_folds_that_cannot_be(digits: Dataset, edge_mnist: Command) -> None:
         with pytest.raises(UsageError, match="fold"):
             find_recipe("digits", **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="which of the 3 folds"):
-        split_training(digits.train_labels, THREE)
-    few = np.array([0, 0, 0, 1, 1])
+        split_training(digits, THREE)
+    few = dataclasses.replace(digits, train_labels=np.array([0, 0, 0, 1, 1]))
     with pytest.raises(DataError, match="one has 2"):
         split_training(few, dataclasses.replace(THREE, fold=1))
     done = edge_mnist("train", "--dataset", "digits", "--folds", "1")

@@ -18,7 +18,7 @@ from edge_mnist.predictor import Predictor
 from edge_mnist.training import handwriting
 from edge_mnist.training.calibration import MAX_REJECTED_SHARE, Validation, calibrate
 from edge_mnist.training.checkpoint import load_checkpoint, save_checkpoint
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 from edge_mnist.training.handwriting import Handwriting, Pool, make_thin_pool
 from edge_mnist.training.recipes import Recipe, find_recipe
 from edge_mnist.training.run import train

@@ -14,7 +14,7 @@ from edge_mnist.exporting.onnx import export
 from edge_mnist.model_file import CHECKPOINT_NAME
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.checkpoint import load_checkpoint
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 from edge_mnist.training.networks import NETWORKS, make_network
 from edge_mnist.training.recipes import CHOICES, RECIPES, Recipe, find_recipe
 from edge_mnist.training.run import train

@@ -11,10 +11,10 @@ from PIL import ExifTags, Image, ImageOps
 
 from edge_mnist.errors import PictureError
 from edge_mnist.exporting.golden import draw_digit
+from edge_mnist.picture import read_picture
 from edge_mnist.picture.decode import MAX_BYTES
-from edge_mnist.picture.frame import read_picture
 from edge_mnist.predictor import Predictor
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 
 
 @pytest.fixture(scope="module")

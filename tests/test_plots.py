@@ -48,7 +48,7 @@ from edge_mnist.plots.plot import (
 )
 from edge_mnist.plots.style import ELLIPSIS, VERMILION, shorten
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 from edge_mnist.training.networks import first_weights
 from edge_mnist.validation.validate import measure_calibration
 

@@ -21,7 +21,7 @@ from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, find_model, shipped_folder
 from edge_mnist.predictor import READ_AHEAD, Predictor
 from edge_mnist.session import run_bound
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 
 SHIPPED = shipped_folder() / "default"
 

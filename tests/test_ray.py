@@ -1,5 +1,6 @@
 """Many pictures by Ray; each test that starts it takes seconds, so there are few."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command
+from conftest import Command, serve
 from PIL import Image
 
 from edge_mnist.errors import DataError, OutputError
@@ -23,16 +25,26 @@ pytest.importorskip("ray", reason="ray is not installed: pip install 'edge-mnist
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-from edge_mnist.ray.answers import make_answer, read_footer, write_part  # noqa: E402
-from edge_mnist.ray.inputs import Rows, list_inputs, read_rows, slice_table  # noqa: E402
-from edge_mnist.ray.plan import JOB_FOLDER, Part, extend_plan, read_plan  # noqa: E402
+from edge_mnist.ray import plan  # noqa: E402
+from edge_mnist.ray.plan import (  # noqa: E402
+    JOB_FOLDER,
+    Part,
+    Rows,
+    extend_plan,
+    list_inputs,
+    read_plan,
+    slice_table,
+)
 from edge_mnist.ray.worker import (  # noqa: E402
     MAX_TRIES,
     MODEL_NAME,
     Settings,
     Worker,
     count_try,
-    pack_part,
+    make_row,
+    read_footer,
+    read_rows,
+    write_part,
 )
 
 KEYS = ("status", "digit", "name", "confidence", "reason", "error")
@@ -56,8 +68,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read_answers(output: Path) -> list[dict[str, Any]]:
-    """Read all answers the way a user would: the folder as one data set."""
+def read_output(output: Path) -> list[dict[str, Any]]:
+    """Read the output the way a user would: the folder as one data set."""
     rows: list[dict[str, Any]] = pq.read_table(output).to_pylist()
     return rows
 
@@ -83,16 +95,53 @@ def ray_command(*args: object) -> list[str]:
     return [sys.executable, "-m", "edge_mnist", "predict", "--engine", "ray", *map(str, args)]
 
 
-def test_a_folder_and_what_is_missing(edge_mnist: Command, folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a Ray cluster of one node with one core."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**27}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    yield cluster.address
+    cluster.shutdown()
+
+
+RUN_JOB = """
+import dataclasses, json, logging, os, sys
+import ray.data
+from edge_mnist.ray.job import run_job
+
+def read_state():
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    variable = os.environ.get("RAY_USAGE_STATS_ENABLED")
+    return variable, context.enable_progress_bars, logger.level
+
+*inputs, folder, address = sys.argv[1:]
+before, during = read_state(), set()
+report = run_job(inputs, folder, address=address, report=lambda *_: during.add(read_state()))
+assert during == {("0", False, logging.CRITICAL)}, during
+assert read_state() == before, (before, read_state())
+assert not ray.is_initialized()
+print(json.dumps(dataclasses.asdict(report)))
+"""
+
+
+def test_a_folder_and_what_is_missing(
+    edge_mnist: Command, folder: Path, tmp_path: Path, cluster: str
+) -> None:
     done = edge_mnist(*ray_command(folder, "-o", "out")[3:])
     assert done.returncode == 1, done.stderr  # some were rejected
     assert done.stdout == "out: 40 pictures: 36 ok, 1 rejected, 3 error\n"
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["model", "40"]
+    assert " s to start, " in done.stderr
     paths = [path for path in folder.rglob("*") if path.suffix in (".png", ".jpg")]
-    answers = sorted(read_answers(tmp_path / "out"), key=lambda row: row["path"])
-    assert answers == expect({str(path): path for path in paths})
+    rows = sorted(read_output(tmp_path / "out"), key=lambda row: row["path"])
+    assert rows == expect({str(path): path for path in paths})
 
-    # One part is lost, one damaged, and pictures in a Parquet file are new: only these are done.
+    # One part is lost, one damaged, and pictures in a Parquet file are new: only these are done,
+    # from Python and on a cluster that runs.
     parts = sorted((tmp_path / "out").glob("part-*.parquet"))
     before = {path: path.stat().st_mtime_ns for path in parts}
     n_lost = sum(pq.read_metadata(path).num_rows for path in parts[:2])
@@ -102,69 +151,102 @@ def test_a_folder_and_what_is_missing(edge_mnist: Command, folder: Path, tmp_pat
     new["null"] = None
     (tmp_path / "tables").mkdir()
     make_table(tmp_path / "tables" / "new.parquet", new, row_group_size=20)
-    done = edge_mnist(*ray_command(folder, "tables", "-o", "out", "--json")[3:])
-    assert done.returncode == 1, done.stderr
+    names = (str(folder), str(tmp_path / "tables"), str(tmp_path / "out"))
+    script = [sys.executable, "-c", RUN_JOB, *names, cluster]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["n_new"] == n_lost + len(new)
     assert report["n_pictures"] == 40 + len(new)
+    assert min(report["startup_s"], report["shutdown_s"]) > 0
+    pace_s = report["n_new"] / report["pictures_per_s"]
+    assert report["startup_s"] + pace_s + report["shutdown_s"] == pytest.approx(report["job_s"])
     assert all(path.stat().st_mtime_ns == before[path] for path in parts[2:])
-    answers = sorted(read_answers(tmp_path / "out"), key=lambda row: row["path"])
-    wanted = {str(path): path for path in paths}
-    assert answers == expect(wanted | {name: data or b"" for name, data in new.items()})
+    rows = sorted(read_output(tmp_path / "out"), key=lambda row: row["path"])
+    inputs = {str(path): path for path in paths}
+    assert rows == expect(inputs | {name: data or b"" for name, data in new.items()})
+
+    done = edge_mnist(*ray_command(*names[:2], "-o", "out", "--json")[3:])  # without Ray
+    report = json.loads(done.stdout)
+    assert (report["n_new"], report["pictures_per_s"]) == (0, None)
 
 
 def test_a_killed_worker_and_a_killed_driver(folder: Path, tmp_path: Path) -> None:
+    """The last picture is a pipe, which keeps its worker reading until this test writes it."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    sheets = [path.read_bytes() for path in sorted(folder.rglob("*.png"))]
-    for number in range(1300):
+    sheets = [path.read_bytes() for path in sorted(folder.rglob("below/*.png"))]
+    for number in range(100):
         (pictures / f"{number}.png").write_bytes(sheets[number % len(sheets)])
-    output = tmp_path / "out"
-    options = (pictures, "-o", output, "--json")
-    with subprocess.Popen(ray_command(*options), stderr=subprocess.DEVNULL) as driver:
-        wait_for_parts(output, 3)
+    pipe, output = tmp_path / "pipe.png", tmp_path / "out"
+    os.mkfifo(pipe)
+    command = ray_command(pictures, pipe, "-o", output, "--json")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as driver:
+        writer, worker = wait_for_reader(pipe, driver)
+        wait_until(lambda: len(list(output.glob("part-*.parquet"))) == 6, driver)
         driver.kill()
-    wait_until_quiet(output)
-    n_before = sum(pq.read_metadata(path).num_rows for path in output.glob("part-*.parquet"))
+    wait_until(lambda: not Path(f"/proc/{worker}").exists())
+    os.close(writer)
     with subprocess.Popen(
-        ray_command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as driver:
-        wait_for_parts(output, len(list(output.glob("part-*.parquet"))) + 6)
-        worker = newest_worker(output)
-        os.kill(worker, signal.SIGKILL)
+        writer, killed = wait_for_reader(pipe, driver)
+        assert len(list((output / JOB_FOLDER).glob("*.tries"))) == 1
+        os.kill(killed, signal.SIGKILL)
+        os.close(writer)
+        writer, worker = wait_for_reader(pipe, driver, killed)
+        os.write(writer, sheets[0])
+        os.close(writer)
         stdout, stderr = driver.communicate()
+    assert len({worker, killed}) == 2
     report = json.loads(stdout)  # what Ray tells of the lost worker goes to stderr
     assert "Traceback" not in stderr
-    assert report["n_pictures"] == 1300
-    assert 0 < report["n_new"] <= 1300 - n_before
-    paths = Counter(row["path"] for row in read_answers(output))
-    assert paths == Counter(str(path) for path in pictures.iterdir())
-    assert newest_worker(output) != worker
+    assert (report["n_pictures"], report["n_new"]) == (101, 5)
+    assert report["statuses"]["ok"] == 101
+    paths = Counter(row["path"] for row in read_output(output))
+    assert paths == Counter(map(str, [*pictures.iterdir(), pipe]))
     assert list((output / JOB_FOLDER).glob("*.tries")) == []
 
 
-def wait_for_parts(output: Path, n_parts: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(list(output.glob("part-*.parquet"))) < n_parts:
+def wait_until(
+    condition: Callable[[], object], process: subprocess.Popen[Any] | None = None
+) -> None:
+    """Wait for a condition, however slow the machine; a process that ended will not meet it."""
+    deadline = time.monotonic() + 1800
+    while not condition():
+        assert process is None or process.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
-def wait_until_quiet(output: Path) -> None:
-    """Wait until the workers of a killed driver have noticed."""
-    n_parts = -1
-    while n_parts != (n_parts := len(list(output.glob("part-*.parquet")))):
-        time.sleep(2)
+def wait_for_reader(pipe: Path, process: subprocess.Popen[Any], killed: int = 0) -> tuple[int, int]:
+    """Wait until a worker opens a pipe; return a descriptor to write to, and the worker's id."""
+    writers: list[int] = []
+    readers: list[int] = []
+
+    def is_open() -> bool:
+        with contextlib.suppress(OSError):  # ENXIO: nobody reads
+            writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
+    def is_known() -> bool:
+        readers[:] = [pid for pid in list_openers(pipe) if pid not in (os.getpid(), killed)]
+        return bool(readers)
+
+    wait_until(is_open, process)
+    wait_until(is_known, process)
+    return writers[0], readers[0]
 
 
-def newest_worker(output: Path) -> int:
-    """Return the process that wrote the last part."""
-    newest = max(output.glob("part-*.parquet"), key=lambda path: path.stat().st_mtime_ns)
-    footer = json.loads(pq.read_metadata(newest).metadata[b"edge-mnist"])
-    return int(footer["worker"].rpartition(":")[2])
+def list_openers(path: Path) -> Iterator[int]:
+    """Yield the processes that have a file open."""
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(descriptor) == str(path):
+                yield int(descriptor.parts[2])
 
 
-def test_rows_are_cut_and_read_once(tmp_path: Path) -> None:
+def test_rows_are_cut_and_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures: dict[str, bytes | None] = {str(number): b"%d" % number for number in range(1000)}
     table = make_table(tmp_path / "t.parquet", pictures, row_group_size=400)
     slices = list(slice_table(str(table), 150))
@@ -175,7 +257,8 @@ def test_rows_are_cut_and_read_once(tmp_path: Path) -> None:
     ]
     read = [row for one in slices for row in read_rows(one)]
     assert read == list(pictures.items())
-    assert len(list(slice_table(str(table), 1, max_slices=4))) == 12
+    monkeypatch.setattr(plan, "MAX_SLICES", 4)
+    assert len(list(slice_table(str(table), 1))) == 12
 
 
 def test_the_plan_is_kept(folder: Path, tmp_path: Path) -> None:
@@ -199,7 +282,7 @@ def test_the_plan_is_kept(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="changed"):
         extend_plan(output, list_inputs([str(table)], output))
     (output / JOB_FOLDER / "plan-000000.parquet").unlink()
-    with pytest.raises(DataError, match="not whole"):
+    with pytest.raises(DataError, match="incomplete"):
         read_plan(output)
 
 
@@ -226,10 +309,11 @@ def test_a_part_that_ends_its_workers_is_left_out(
     part = Part(7, tuple(map(str, drawings)))
     for _ in range(MAX_TRIES):
         count_try(tmp_path, part)  # and lost each time
-    assert worker({"part": [pack_part(part)]}) == {"n_pictures": [10], "failure": [""]}
+    assert worker({"part": [part.to_json()]})["n_pictures"] == [10]
     assert read_footer(tmp_path, part) is None
     other = Part(8, part.paths)
-    assert worker({"part": [pack_part(other)]}) == {"n_pictures": [10], "failure": [""]}
+    done = worker({"part": [other.to_json()]})
+    assert (done["n_pictures"], done["error"], done["message"]) == ([10], [""], [""])
     footer = read_footer(tmp_path, other)
     assert footer is not None
     assert footer.statuses == {"ok": 10}
@@ -244,10 +328,10 @@ def predictor() -> Predictor:
 def test_a_name_that_is_no_text(tmp_path: Path, predictor: Predictor) -> None:
     path = os.fsdecode(b"odd-\xff.png")
     (prediction,) = predictor.predict_many([b""])
-    answers = [make_answer(path, prediction)]
+    rows = [make_row(path, prediction)]
     part = Part(0, (path,))
-    write_part(tmp_path, part, answers, model_sha256="", provider="cpu")
-    (row,) = read_answers(tmp_path)
+    write_part(tmp_path, part, rows, model_sha256="", provider="cpu")
+    (row,) = read_output(tmp_path)
     assert row["path"] == "odd-\\udcff.png"
 
 
@@ -294,3 +378,21 @@ def test_a_folder_keeps_to_one_model(
     done = edge_mnist(*ray_command(drawings[7], "-o", "out")[3:])
     assert done.returncode == 2
     assert "another model" in done.stderr
+
+
+def test_another_server_is_no_cluster(
+    edge_mnist: Command, drawings: list[Path], tmp_path: Path
+) -> None:
+    with serve(tmp_path) as url:
+        address = url.removeprefix("http://").rstrip("/")
+        done = edge_mnist(*ray_command(drawings[7], "-o", "out", "--address", address)[3:])
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"cannot reach Ray at {address}: what listens there is not" in done.stderr
+
+
+def test_ray_that_cannot_start(edge_mnist: Command, drawings: list[Path]) -> None:
+    options = ray_command(drawings[7], "-o", "out")[3:]
+    done = edge_mnist(*options, env={"RAY_TMPDIR": str(drawings[0])})  # a file
+    assert (done.returncode, done.stdout) == (3, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "cannot start Ray: " in done.stderr

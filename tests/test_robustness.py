@@ -6,7 +6,7 @@ import pytest
 from conftest import Command
 
 from edge_mnist.predictor import Predictor
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 from edge_mnist.validation.robustness import CORRUPTIONS, corrupt, measure_robustness
 
 

@@ -14,7 +14,7 @@ from edge_mnist.exporting.golden import draw_golden_images
 from edge_mnist.exporting.graph import Quantization, attach_contract, export_body, quantize_body
 from edge_mnist.model_file import shipped_folder
 from edge_mnist.training.checkpoint import load_checkpoint, load_network
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 from edge_mnist.training.networks import PixelConvention
 
 SHIPPED = shipped_folder()

@@ -12,7 +12,7 @@ import pytest
 from edge_mnist.errors import ModelError
 from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, find_model, shipped_folder
 from edge_mnist.predictor import Predictor
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 from edge_mnist.validation.robustness import measure_robustness
 from edge_mnist.validation.validate import validate
 

@@ -29,7 +29,7 @@ from edge_mnist.training.augmentation import (
     augment_photometric,
 )
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
-from edge_mnist.training.dataset import Dataset, split_stratified
+from edge_mnist.training.datasets import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipes import RECIPES, find_recipe, parse_changes, parse_recipe

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from edge_mnist.errors import DataError, UsageError
-from edge_mnist.picture.frame import frame_ink, read_picture
+from edge_mnist.picture import read_picture
+from edge_mnist.picture.frame import frame_ink
 from edge_mnist.training import unipen
 from edge_mnist.training.strokes import (
     frame_thin,

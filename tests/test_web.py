@@ -8,22 +8,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from chromium import PROGRAM, Chromium
+from chromium import PROGRAM
 from conftest import Command, serve
 from numpy.typing import NDArray
+from page_driver import MODEL, Page, export_page
+from PIL import Image
 from web_pictures import CASES, REASONS, write_pictures
 
-from edge_mnist.errors import MissingPackageError, ModelError, OutputError
+from edge_mnist.errors import ModelError, OutputError
 from edge_mnist.exporting.web import PAGE, choose_model, export_web, read_page
 from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, shipped_folder
-from edge_mnist.picture.frame import ModelInput, read_picture
-from edge_mnist.predictor import Prediction, Predictor
+from edge_mnist.picture import ModelInput, read_picture
+from edge_mnist.predictor import Predictor
 
-MODEL = shipped_folder() / "default"
 SCRIPT = Path(__file__).with_name("read_pictures.mjs")
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
 needs_npm = pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
@@ -36,13 +36,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site with the page in a folder of it."""
-    root = tmp_path_factory.mktemp("site")
-    try:
-        export_web(MODEL, root / "below" / "digits")
-    except MissingPackageError as error:
-        pytest.skip(str(error))
-    return root
+    return export_page(tmp_path_factory.mktemp("site"))
 
 
 def read_with_node(pictures: list[Path], folder: Path, framing: str) -> list[ModelInput]:
@@ -96,33 +90,23 @@ def test_javascript_gives_the_stored_cases(pictures: list[Path], tmp_path: Path)
 
 
 @needs_node
-def test_whole_pictures_too(pictures: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("framing", ["ink", "whole"])
+def test_the_other_framings_too(pictures: list[Path], tmp_path: Path, framing: str) -> None:
     (tmp_path / "some").mkdir()
     some = [Path(shutil.copy(path, tmp_path / "some")) for path in pictures[::9]]
-    found = images_of(read_with_node(some, tmp_path, "whole"))
-    assert_alike(found, images_of([read_picture(path, framing="whole") for path in some]))
+    found = images_of(read_with_node(some, tmp_path, framing))
+    assert_alike(found, images_of([read_picture(path, framing=framing) for path in some]))
 
 
 def test_the_page_asks_nothing_of_anybody() -> None:
     text = b"\n".join(read_page().values()).decode()
-    assert set(re.findall(r"https?://[^\s\"']+", text)) == {"http://www.w3.org/2000/svg"}
+    urls = {"http://www.w3.org/2000/svg", "http://localhost:8000/."}  # to be read by a person
+    assert set(re.findall(r"https?://[^\s\"']+", text)) == urls
     policy = re.findall(r'Policy" content="([^"]+)"', text)[0]
     sources = set(re.findall(r"'[a-z-]+'", policy))
     assert policy.startswith("default-src 'none'")
     assert sources == {"'none'", "'self'", "'wasm-unsafe-eval'"}
     assert not re.search(r"\b(on[a-z]+|style)=\"", text)  # the policy would refuse them
-
-
-def test_every_room_of_the_picture_path_has_its_twin() -> None:
-    rooms = {path.stem for path in (PAGE.parent / "picture").glob("*.py")} - {"__init__", "finding"}
-    assert rooms <= {path.stem for path in (PAGE / "picture").glob("*.js")}
-
-
-def test_scripts_stay_short() -> None:
-    for path in [*PAGE.rglob("*.js"), SCRIPT]:
-        lines = path.read_text(encoding="ascii").splitlines()
-        assert len(lines) <= 300, path
-        assert max(map(len, lines)) <= 100, path
 
 
 def test_the_model_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +115,7 @@ def test_the_model_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert choose_model() == MODEL / INT8_NAME
     assert choose_model(MODEL) == MODEL / INT8_NAME
     assert choose_model(float32) == float32
-    assert choose_model("nano") == MODEL / "nano" / INT8_NAME
+    assert choose_model("nano") == shipped_folder() / "nano" / INT8_NAME
     assert choose_model(shutil.copy(float32, tmp_path / "other.onnx")) == tmp_path / "other.onnx"
     shutil.copy(float32, tmp_path / FLOAT32_NAME)
     assert choose_model(tmp_path) == tmp_path / FLOAT32_NAME
@@ -204,65 +188,39 @@ def test_it_needs_neither_torch_nor_onnx() -> None:
 
 
 @pytest.fixture(scope="module")
-def browser(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """A browser on the page, which is a folder of a site, with the network cut after loading."""
+def page(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """The page, in a folder of a site, with the network cut once it was loaded."""
     if not PROGRAM:
         pytest.skip("chromium is not installed")
-    profile = tmp_path_factory.mktemp("profile")
-    with serve(site) as address, Chromium(profile) as browser:
-        browser.call("Emulation.setEmulatedMedia", features=[])
-        browser.open(f"{address}below/digits/index.html")
-        browser.wait_for("document.body.dataset.status === 'empty'")
-        cut = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-        browser.call("Network.emulateNetworkConditions", offline=True, **cut)
-        yield browser
+    with serve(site) as address, Page(tmp_path_factory.mktemp("profile")) as page:
+        page.show(f"{address}below/digits/index.html")
+        page.open_backend()
+        page.set_network(offline=True)
+        yield page
 
 
-def read_page_answer(browser: Chromium) -> dict[str, Any]:
-    """Wait for an answer and read it off the page."""
-    browser.wait_for("document.body.dataset.status !== 'empty'")
-    answer = browser.run("""({
-        status: document.body.dataset.status,
-        reason: document.body.dataset.reason || null,
-        name: document.body.dataset.name || null,
-        text: document.getElementById("answer").textContent,
-        shares: [...document.querySelectorAll("td.number")].map((one) => +one.textContent),
-        seen: [...document.getElementById("seen").getContext("2d").getImageData(0, 0, 28, 28).data],
-    })""")
-    answer["seen"] = np.array(answer["seen"]).reshape(28, 28, 4)[:, :, 0]
-    return dict(answer)
-
-
-def ask_by_file(browser: Chromium, path: Path) -> dict[str, Any]:
-    browser.run("document.getElementById('clear').click()")
-    browser.choose_file("#file", path)
-    return read_page_answer(browser)
-
-
-def assert_same_answer(answer: dict[str, Any], expected: Prediction) -> None:
-    assert (answer["status"], answer["name"]) == (expected.status, expected.name)
-    assert answer["reason"] == expected.reason
-    assert (expected.name or f"Rejected: {expected.reason}") in answer["text"]
-    assert (np.abs(answer["seen"] - expected.image) <= 2).mean() >= 0.99
-    probabilities = np.array(expected.probabilities)
-    assert np.abs(np.array(answer["shares"]) / 100 - probabilities).max() < 0.02
-
-
-def test_answers_in_the_browser_are_the_predictors(browser: Chromium, pictures: list[Path]) -> None:
+def assert_same_answers(page: Page, paths: list[Path]) -> None:
+    """Compare the page's answers with those of the Predictor."""
     predictor = Predictor(MODEL / INT8_NAME)
-    for path in pictures[::6]:
-        assert_same_answer(ask_by_file(browser, path), predictor.predict(path))
+    for path in paths:
+        answer, expected = page.read_picture(path), predictor.predict(path)
+        assert (answer["status"], answer["name"]) == (expected.status, expected.name), path
+        assert answer["reason"] == expected.reason, path
+        assert (np.abs(answer["image"].astype(int) - expected.image) <= 2).mean() >= 0.99, path
+        distance = np.abs(np.array(answer["probabilities"]) - np.array(expected.probabilities))
+        assert distance.max() < 0.02, path
+
+
+def test_answers_in_the_browser_are_the_predictors(page: Page, pictures: list[Path]) -> None:
+    assert_same_answers(page, pictures[::6])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP"])
 def test_other_formats_in_the_browser(
-    browser: Chromium, drawings: list[Path], tmp_path: Path, kind: str
+    page: Page, drawings: list[Path], tmp_path: Path, kind: str
 ) -> None:
-    from PIL import Image
-
-    predictor = Predictor(MODEL / INT8_NAME)
-    for digit in (2, 5, 7):
-        path = tmp_path / f"{digit}.{kind.lower()}"
+    paths = [tmp_path / f"{digit}.{kind.lower()}" for digit in (2, 5, 7)]
+    for digit, path in zip((2, 5, 7), paths, strict=True):
         exif = Image.Exif()
         exif[0x0112] = 6  # to be turned by 90 degrees for viewing
         sheet = Image.open(drawings[digit]).resize((1200, 1040))
@@ -270,62 +228,18 @@ def test_other_formats_in_the_browser(
             sheet.rotate(90, expand=True).save(path, kind, exif=exif)
         else:
             sheet.save(path, kind)
-        assert_same_answer(ask_by_file(browser, path), predictor.predict(path))
+    assert_same_answers(page, paths)
 
 
-def test_a_file_that_is_no_picture(browser: Chromium, tmp_path: Path) -> None:
+def test_a_file_that_is_no_picture(page: Page, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("only text")
-    answer = ask_by_file(browser, tmp_path / "text.png")
+    answer = page.read_picture(tmp_path / "text.png")
     assert answer["status"] == "error"
-    assert "Cannot be read" in answer["text"]
+    assert answer["error"] == "not a picture that this browser can read, or damaged"
 
 
-def test_a_picture_is_dropped(browser: Chromium, drawings: list[Path]) -> None:
-    browser.run("document.getElementById('clear').click()")
-    content = base64.b64encode(drawings[4].read_bytes()).decode()
-    browser.run(f"""{{
-        const bytes = Uint8Array.from(atob("{content}"), (one) => one.charCodeAt(0));
-        const dataTransfer = new DataTransfer();
-        dataTransfer.items.add(new File([bytes], "4.png", {{ type: "image/png" }}));
-        document.body.dispatchEvent(new DragEvent("drop", {{ dataTransfer, bubbles: true }}));
-    }}""")
-    expected = Predictor(MODEL / INT8_NAME).predict(drawings[4])
-    assert_same_answer(read_page_answer(browser), expected)
-
-
-def test_a_seven_is_drawn(browser: Chromium) -> None:
-    browser.run("document.getElementById('clear').click()")
-    left, top, side = browser.run(
-        "(({ left, top, width }) => [left, top, width])"
-        "(document.getElementById('sheet').getBoundingClientRect())"
-    )
-    places = [(0.25, 0.25), (0.5, 0.2), (0.72, 0.25), (0.6, 0.5), (0.45, 0.8)]
-    for number, (x, y) in enumerate([*places, places[-1]]):
-        kind = "mousePressed" if not number else "mouseMoved"
-        kind = "mouseReleased" if number == len(places) else kind
-        place = {"x": left + x * side, "y": top + y * side}
-        browser.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
-    browser.wait_for("document.getElementById('spoken').textContent.startsWith('7')")
-    assert not browser.run("document.getElementById('spoken').textContent").startswith("Nothing")
-    browser.run("document.getElementById('undo').click()")
-    assert browser.run("document.body.dataset.status") == "empty"
-
-
-def test_a_one_is_drawn_with_keys(browser: Chromium) -> None:
-    browser.run("document.getElementById('clear').click()")
-    browser.run("document.getElementById('sheet').focus()")
-    for _ in range(12):
-        browser.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowDown", modifiers=8)
-    browser.call("Input.dispatchKeyEvent", type="keyUp", key="Shift")
-    browser.wait_for("document.getElementById('spoken').textContent.startsWith('1')")
-    browser.call("Input.dispatchKeyEvent", type="keyDown", key="Escape")
-    assert browser.run("document.body.dataset.status") == "empty"
-
-
-def test_nothing_was_asked_of_the_network(browser: Chromium) -> None:
-    asked = [event["request"]["url"] for event in browser.named("Network.requestWillBeSent")]
+def test_nothing_was_asked_of_the_network(page: Page) -> None:
+    asked = [event["request"]["url"] for event in page.named("Network.requestWillBeSent")]
     assert len(asked) > 10
     assert all("/below/digits/" in url for url in asked if url.startswith("http"))
-    entries = [event["entry"] for event in browser.named("Log.entryAdded")]
-    assert [entry for entry in entries if entry["level"] == "error"] == []
-    assert browser.named("Runtime.exceptionThrown") == []
+    assert page.faults == []

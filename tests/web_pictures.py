@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from edge_mnist.exporting.golden import draw_digit
-from edge_mnist.picture.frame import read_picture
+from edge_mnist.picture import read_picture
 from edge_mnist.training.strokes import thin_to_line
 
 CASES = Path(__file__).with_name("web_cases.npz")

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -268,13 +269,27 @@ def _predict_on_ray(
 ) -> "JobReport":
     require_package("ray", "ray")
     require_package("pyarrow", "ray")
-    from edge_mnist.model_file import read_model
     from edge_mnist.ray.job import run_job
-    from edge_mnist.ray.worker import Settings
 
-    file, how = read_model(find_command_model(model)), Settings(**settings)
-    with contextlib.redirect_stdout(sys.stderr):  # Ray reports lost workers on stdout
-        return run_job(pictures, output, file, how, address=address, report=_print_progress)
+    path = find_command_model(model)
+    with _drop_native_stderr():
+        return run_job(pictures, output, path, **settings, address=address, report=_print_progress)
+
+
+@contextlib.contextmanager
+def _drop_native_stderr() -> Iterator[None]:
+    """Keep the log of Ray's compiled code off the terminal: its errors are raised as well.
+
+    What Python prints goes to stderr, also from Ray, which reports lost workers on stdout.
+    """
+    native = os.dup(2)
+    with open(os.devnull, "wb") as null, open(native, "w", buffering=1) as stderr:
+        os.dup2(null.fileno(), 2)
+        try:
+            with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(stderr):
+                yield
+        finally:
+            os.dup2(native, 2)
 
 
 def _print_progress(n_done: int, n_pictures: int) -> None:
@@ -285,11 +300,17 @@ def _print_progress(n_done: int, n_pictures: int) -> None:
 
 
 def _print_job(report: "JobReport", *, as_json: bool) -> None:
-    """Print the contents of a job's folder."""
+    """Print what the output folder of a job holds."""
     if as_json:
         print(json.dumps(dataclasses.asdict(report), indent=2))
         return
     print(f"model {report.model} ({report.model_sha256[:12]})", file=sys.stderr)
     counts = ", ".join(f"{n:,} {status}" for status, n in report.statuses.items())
     print(f"{report.folder}: {report.n_pictures:,} pictures: {counts}")
-    print(f"{report.n_new:,} answered by this run, in {report.job_s:.1f} s", file=sys.stderr)
+    line = f"{report.n_new:,} predicted by this run, in {report.job_s:.1f} s"
+    if report.pictures_per_s:
+        line += (
+            f": {report.startup_s:.1f} s to start, {report.pictures_per_s:,.0f} pictures/s, "
+            f"{report.shutdown_s:.1f} s to stop"
+        )
+    print(line, file=sys.stderr)

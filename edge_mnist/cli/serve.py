@@ -1,4 +1,4 @@
-"""The command ``serve``."""
+"""The command that serves: serve."""
 
 import os
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edge_mnist.cli.app import MODEL_HELP, Provider, app, find_command_model
-from edge_mnist.machine import require_package
+from edge_mnist.machine import count_cores, require_package
 
 Bytes = Annotated[int, typer.Option(min=1, help="Bytes of a request's body; more is 413.")]
 Pixels = Annotated[
@@ -14,17 +14,10 @@ Pixels = Annotated[
 ]
 Pictures = Annotated[int, typer.Option(min=1, help="Pictures in a request; more is 413.")]
 Queue = Annotated[int, typer.Option(min=1, help="Pictures that wait in a worker; more is 429.")]
-Connections = Annotated[
-    int,
-    typer.Option(
-        min=1, help="Open in a worker; one more closes the idlest, or is 503 if none is idle."
-    ),
-]
-ReadTimeout = Annotated[
-    float, typer.Option(min=0.1, help="Seconds for the head, then the body, to arrive; then 408.")
-]
+Connections = Annotated[int, typer.Option(min=2, help="Open in a worker; more is 503.")]
 Timeout = Annotated[
-    float, typer.Option(min=0.1, help="Seconds from a whole request to its answer; then 503.")
+    float,
+    typer.Option(min=0.1, help="Seconds for a body to arrive, then 408; for the answer, then 503."),
 ]
 MAX_WORKERS = 4  # unless more are asked for: each takes 100 MB
 
@@ -42,6 +35,10 @@ def serve(
     accept_all: Annotated[
         bool, typer.Option("--accept-all", help="Answer whatever the picture shows.")
     ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name this server is reached by, besides IP addresses; repeat."),
+    ] = None,
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Site whose pages may ask (CORS); repeat.")
     ] = None,
@@ -50,33 +47,30 @@ def serve(
     max_pictures: Pictures = 64,
     max_queue: Queue = 1024,
     max_connections: Connections = 500,
-    read_timeout: ReadTimeout = 10.0,
     timeout: Timeout = 10.0,
 ) -> None:
     """Serve a page to draw on, POST /predict, KServe v2, /healthz, /metrics and /docs.
 
     With EDGE_MNIST_API_KEY in the environment, requests need that key.
     """
-    require_package("uvicorn", "serve")
-    from edge_mnist.machine import count_cores
-    from edge_mnist.serving.app import Settings
-    from edge_mnist.serving.limits import Limits
-    from edge_mnist.serving.run import KEY_VARIABLE
-    from edge_mnist.serving.run import serve as run_server
+    require_package("uvicorn", "edge-mnist[serve]")
+    from edge_mnist.serving.server import serve as run_server
+    from edge_mnist.serving.settings import KEY_VARIABLE, Settings
 
-    limits = Limits(
+    key = os.environ.get(KEY_VARIABLE)
+    settings = Settings(
+        model=str(find_command_model(model)),
+        provider=provider,
+        accept_all=accept_all,
+        workers=workers or min(count_cores(), MAX_WORKERS),
+        allow_hosts=tuple(name.lower() for name in (host, *(allow_host or ()))),
+        allow_origins=tuple(allow_origin or ()),
+        key=key.strip() if key else None,
         max_bytes=max_bytes,
         max_pixels=max_pixels,
         max_pictures=max_pictures,
         max_queue=max_queue,
         max_connections=max_connections,
-        read_s=read_timeout,
-        answer_s=timeout,
-    )
-    key = os.environ.get(KEY_VARIABLE) or None
-    origins = tuple(allow_origin or ())
-    n_workers = workers or min(count_cores(), MAX_WORKERS)
-    settings = Settings(
-        str(find_command_model(model)), provider, accept_all, limits, origins, key, n_workers
+        timeout_s=timeout,
     )
     run_server(settings, host, port, announce=lambda text: print(text, flush=True))

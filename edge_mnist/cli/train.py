@@ -64,7 +64,7 @@ def train(
         find_recipe(recipe, **changes)  # a mistake is told before PyTorch's import of seconds
     from edge_mnist.cli import rendering
     from edge_mnist.training.cross_validation import cross_validate
-    from edge_mnist.training.data import load_dataset
+    from edge_mnist.training.datasets import load_dataset
     from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run
     from edge_mnist.training.run import train as train_network
     from edge_mnist.training.unipen import load_unipen
@@ -72,6 +72,8 @@ def train(
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
     data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
     rendering.warn_of_skipped(data.skipped)
+    for note in () if quiet else data.notes:
+        rendering.say(note)
     uses_unipen = plan.handwriting_share > 0
     handwriting = load_unipen(data_dir, offline=offline) if uses_unipen else None
     folder = folder or new_run_folder(plan.name)

@@ -45,8 +45,7 @@ from edge_mnist.training.checkpoint import (
     load_network,
     pack_checkpoint,
 )
-from edge_mnist.training.data import load_dataset
-from edge_mnist.training.dataset import Dataset, split_stratified, split_training
+from edge_mnist.training.datasets import Dataset, load_dataset, split_stratified, split_training
 from edge_mnist.training.networks import PixelConvention, compute_logits
 from edge_mnist.training.run import TrainingRun, find_checkpoint
 from edge_mnist.validation.gate import Limits, Reference
@@ -260,7 +259,7 @@ def open_source(
             f"the {len(checkpoint.class_names)} classes of the checkpoint are not the "
             f"{len(dataset.class_names)} of the data set {dataset.name}"
         )
-    training, held_out = split_training(dataset.train_labels, checkpoint.recipe)
+    training, held_out = split_training(dataset, checkpoint.recipe)
     return Source(
         load_network(checkpoint),
         checkpoint.recipe.network,

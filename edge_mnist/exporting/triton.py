@@ -4,7 +4,6 @@ Source of the layout and of every field: Triton's model_repository.md, model_con
 model_config.proto.
 """
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from edge_mnist.model_file import (
     ModelInfo,
     check_contract,
     locate,
+    name_model,
     read_model,
 )
 
@@ -128,13 +128,6 @@ def is_checkpoint(name: str | os.PathLike[str]) -> bool:
         return source.suffix == Path(CHECKPOINT_NAME).suffix and source.is_file()
     exported = any((source / name).is_file() for name in (FLOAT32_NAME, INT8_NAME))
     return not exported and any(source.rglob(CHECKPOINT_NAME))
-
-
-def name_model(info: ModelInfo) -> str:
-    """Return a name after the model's recipe: ``edge-mnist-default``, ``edge-mnist-nano-int8``."""
-    recipe = json.loads(info.metadata.get("recipe", "{}")).get("name") or "model"
-    name = f"edge-mnist-{recipe}" + "-int8" * (info.quantization != "none")
-    return re.sub(r"[^\w.-]", "-", name)
 
 
 def refuse_foreign_files(folder: Path) -> None:

@@ -104,16 +104,17 @@ def export_web(
     target = Path(folder)
     if not overwrite:
         refuse_foreign_page(target)
+    runtime = fetch_runtime(offline=offline)
+    about["runtime_bytes"] = len(runtime["ort/ort.wasm"])
     files = {about["file"]: chosen.content, "model.json": json.dumps(about, indent=1).encode()}
-    files |= fetch_runtime(offline=offline) | read_page()
+    files |= runtime | read_page()
     for name in sorted(files, key=lambda name: name == "index.html"):  # last: then all is there
         path = target / name
         make_folder(path.parent)
         write_atomically(path, files[name])
     size_bytes = sum(map(len, files.values()))
-    runtime = about["runtime"]
     return WebResult(
-        str(target), str(chosen.path), chosen.size_bytes, len(files), size_bytes, runtime
+        str(target), str(chosen.path), chosen.size_bytes, len(files), size_bytes, about["runtime"]
     )
 
 
@@ -151,9 +152,15 @@ def describe_model(model: ModelFile) -> dict[str, Any]:
 
 
 def read_page() -> dict[str, bytes]:
-    """Return the page's own files by their names below the folder."""
+    """Return the page's own files by their names below the folder.
+
+    The page loads its backend under the name ``backend.js``; the server sends another one.
+    """
     paths = [path for path in PAGE.rglob("*") if path.is_file()]
-    return {path.relative_to(PAGE).as_posix(): path.read_bytes() for path in paths}
+    files = {path.relative_to(PAGE).as_posix(): path.read_bytes() for path in paths}
+    del files["backend_server.js"]
+    files["backend.js"] = files.pop("backend_web.js")
+    return files
 
 
 def fetch_runtime(*, offline: bool = False) -> dict[str, bytes]:

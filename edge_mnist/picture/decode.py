@@ -26,6 +26,7 @@ SUFFIXES = frozenset(
     f".{name}"
     for name in ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm")
 )
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # then width and height, four bytes each
 MAX_BYTES = 32_000_000  # of a file
 MAX_DECODED_BYTES = 192_000_000  # with the interpreter and onnxruntime, less than 300 MB in all
 MAX_JPEG_PIXELS = 400_000_000  # a JPEG is decoded at 1/2 to 1/8 of its size
@@ -92,6 +93,18 @@ def open_picture(data: bytes) -> Image.Image:
         if accept is None or accept(data[:16]) is True:
             return factory(io.BytesIO(data), "")
     raise PictureError(f"not a picture of a known format ({', '.join(FORMATS)})")
+
+
+def count_pixels(data: bytes) -> int:
+    """Return the number of pixels in a picture's header; 0 if it is not a picture."""
+    # A second IHDR would count, for Pillow too.
+    if data.startswith(PNG_START) and data.count(b"IHDR") == 1:
+        return int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
+    try:
+        image = open_picture(data)
+    except Exception:  # a hostile file makes plugins raise anything; to_grey reports it
+        return 0
+    return image.width * image.height
 
 
 def find_pictures(folder: str, suffixes: frozenset[str] = SUFFIXES) -> Iterator[str]:

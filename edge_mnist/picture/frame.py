@@ -1,61 +1,12 @@
-"""From any picture to the model's input: 28 x 28, 0 = background, 255 = full ink, as in MNIST."""
-
-from dataclasses import dataclass
+"""The form of MNIST's images: 28 x 28, 0 = background, 255 = full ink, the ink centred."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_mnist.picture.decode import Picture, to_grey
-from edge_mnist.picture.digit import BOX_PX, border_median, find_ink, mean_stroke_width
+from edge_mnist.picture.digit import BOX_PX, SIDE_PX, border_median
 
-SIDE_PX = 28
-MIN_BINARY_STROKE_PX = 1.5  # of images without grey levels; MNIST's 24 such images have 3.8 or more
 MIN_GAIN_LEVEL = 40  # fainter ink is not amplified any further
-# Vectors for sums and first moments along a side.
-_ONES, _COORDINATES = np.ones(SIDE_PX, np.float32), np.arange(SIDE_PX, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class ModelInput:
-    """What the model is given for one picture.
-
-    Attributes:
-        image: Shape (28, 28), uint8, 0 = background, 255 = full ink; all 0 if there is no ink.
-        reason: Why the picture does not show exactly one digit, or None.
-    """
-
-    image: NDArray[np.uint8]
-    reason: str | None = None
-
-
-def read_picture(picture: Picture, *, framing: str = "digit") -> ModelInput:
-    """Turn a picture of one digit into the model's input.
-
-    Args:
-        picture: A path, the bytes of a file, an open binary file, a PIL image, or an array of
-            H x W or H x W x 1/3/4: uint8, uint16, bool, or float in 0..1.
-        framing: ``digit`` finds the ink and frames it as MNIST does. ``whole`` scales the picture
-            as it is, for data sets whose images fill their frame, such as Fashion-MNIST.
-
-    Returns:
-        The image and, where the picture does not show exactly one digit, the reason. A picture
-        that already has the form of an MNIST image is returned unchanged.
-
-    Raises:
-        PictureError: The picture cannot be read.
-    """
-    grey = to_grey(picture)
-    if framing == "whole":
-        return ModelInput(_frame_whole(grey))
-    if grey.shape == (SIDE_PX, SIDE_PX):
-        for levels in (grey, 255 - grey):
-            if _is_mnist_image(levels):
-                return ModelInput(levels)
-    ink = find_ink(grey)
-    if ink is None:
-        return ModelInput(np.zeros((SIDE_PX, SIDE_PX), np.uint8), "blank")
-    return ModelInput(frame_ink(ink.levels), "more than one digit" if ink.has_more else None)
 
 
 def frame_ink(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -78,31 +29,7 @@ def frame_ink(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return _center_mass(bright.astype(np.uint8))
 
 
-def _is_mnist_image(levels: NDArray[np.uint8]) -> bool:
-    """Tell whether an image of 28 x 28 has MNIST's form already, as all 70,000 of MNIST have.
-
-    Mostly 0, full ink somewhere, longer side 20 (in 16 of the images 19), centre of mass within
-    half a pixel of the middle. Strokes that are one pixel wide, without grey levels, are those of a
-    paint program's pencil.
-    """
-    n_inked = np.count_nonzero(levels)
-    if levels[0, 0] or levels.max() < 254 or 2 * n_inked > levels.size:
-        return False
-    if np.count_nonzero(levels == levels.max()) == n_inked and (
-        mean_stroke_width(levels > 0) < MIN_BINARY_STROKE_PX
-    ):
-        return False
-    # Matrix products: on arrays this small a third of the time of sum() and any().
-    weight = levels.astype(np.float32)
-    profiles = weight @ _ONES, _ONES @ weight  # ink in each row, and in each column
-    inked = [profile.nonzero()[0] for profile in profiles]
-    if max(int(places[-1] - places[0]) + 1 for places in inked) not in (BOX_PX - 1, BOX_PX):
-        return False
-    mass = float(profiles[0] @ _ONES)
-    return all(13.4 < float(profile @ _COORDINATES) / mass < 14.6 for profile in profiles)
-
-
-def _frame_whole(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def frame_whole(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Scale a whole picture to 28 x 28, light on dark; one of that size keeps its levels.
 
     A light border is taken for paper: then dark is ink.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.picture.frame import SIDE_PX
+from edge_mnist.picture.digit import SIDE_PX
 from edge_mnist.plots.style import (
     DPI,
     GREY,

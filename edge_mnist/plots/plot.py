@@ -21,7 +21,7 @@ from edge_mnist.predictor import Predictor
 
 # torch takes seconds to import and may be missing, so edge_mnist.training is imported where used.
 if TYPE_CHECKING:
-    from edge_mnist.training.dataset import Dataset
+    from edge_mnist.training.datasets import Dataset
     from edge_mnist.training.recipes import Recipe
     from edge_mnist.training.trainer import Epoch
 
@@ -47,7 +47,7 @@ def plot(
         paths: Names of models (see ``model_file.find_model``), run folders and checkpoints; None
             for the model that ``find_model`` chooses.
         folder: Where the PNG files go; of several paths, each into a folder below.
-        data_dir: Folder with MNIST's four files; see ``training.data.load_dataset``.
+        data_dir: Folder with MNIST's four files; see ``training.datasets.load_dataset``.
         offline: Never download.
 
     Raises:
@@ -56,7 +56,7 @@ def plot(
         MissingPackageError: A run is drawn, and torch is not installed.
         OutputError: The folder cannot be written.
     """
-    from edge_mnist.training.data import load_dataset
+    from edge_mnist.training.datasets import load_dataset
 
     named = list(dict.fromkeys(map(locate, paths or [find_model()])))
     sources = [find_source(path) for path in named]
@@ -212,10 +212,10 @@ def _draw_training_samples(recipe: "Recipe", dataset: "Dataset") -> bytes:
     import torch
 
     from edge_mnist.training.augmentation import augment
-    from edge_mnist.training.dataset import split_training
+    from edge_mnist.training.datasets import split_training
     from edge_mnist.training.networks import to_pixels
 
-    rows, _ = split_training(dataset.train_labels, recipe)
+    rows, _ = split_training(dataset, recipe)
     rows = rows[pick_samples(dataset.train_labels[rows], N_SHOWN)]
     pixels = to_pixels(torch.from_numpy(dataset.train_images[rows]))
     _, augmented = augment(pixels, recipe, torch.Generator().manual_seed(recipe.seed))

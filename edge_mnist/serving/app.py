@@ -1,185 +1,326 @@
-"""The app: an engine behind a door, with its routes."""
+"""The app of one process: ``POST /predict``, health, metrics, KServe v2, the page and its files."""
 
-import gc
-import sys
-from collections.abc import AsyncIterator
+import asyncio
+import base64
+import json
+import mimetypes
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_mnist.machine import count_cores
-from edge_mnist.serving.accesslog import AccessLog
-from edge_mnist.serving.bodies import Bodies
-from edge_mnist.serving.engine import BatchPredictor, Engine
-from edge_mnist.serving.kserve import MODEL_NAME, check_model, infer_body_bytes, make_router
-from edge_mnist.serving.limits import Limits, RefusedError
+from edge_mnist.model_file import name_model
+from edge_mnist.picture import read_picture
+from edge_mnist.predictor import Predictor
+from edge_mnist.serving import kserve
+from edge_mnist.serving.engine import SMALL_BYTES, Engine
 from edge_mnist.serving.metrics import Metrics
-from edge_mnist.serving.middleware import Door, Gate
-from edge_mnist.serving.openapi import error_responses, install_document
-from edge_mnist.serving.pages import FILES, make_page_routes
-from edge_mnist.serving.predicting import Predicting, describe_model
-from edge_mnist.serving.replies import encode_error, refusal_headers
+from edge_mnist.serving.middleware import AccessLog, Gate, Recorder, make_error
+from edge_mnist.serving.settings import Settings
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
+SCHEMA_VERSION = 1
+TAIL_BYTES = 1024  # of a form: its last boundary, and what a client may write behind it
+RAW_NAME = "-"  # as `edge-mnist predict -` calls a picture that has no name
+HERE = Path(__file__).parent
+FOLDERS = (HERE.parent / "web", HERE / "docs")
+# The page loads its backend under one name; `export --target web` writes another one under it.
+PATHS = {"index.html": "/", "docs.html": "/docs", "backend_server.js": "/backend.js"}
+NOT_SERVED = ("backend_web.js",)
+EXAMPLE = HERE / "docs" / "example.png"
 HEALTH = ("/healthz", "/v2/health/live", "/v2/health/ready")
-OPEN_PATHS = frozenset((*FILES, *HEALTH, "/openapi.json"))
-MODEL_PATHS = tuple(f"/v2/models/{MODEL_NAME}{end}" for end in ("", "/ready", "/infer"))
-ROUTES = OPEN_PATHS | {"/predict", "/metrics", "/v2", *MODEL_PATHS}
-SWITCH_S = 0.001  # how long a thread with a large picture may keep the others waiting
+# A page loads its own files, asks its own server, and shows pictures that it made itself.
+PAGE_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
+PREDICT = "/predict"
+TOP_K = "List the likeliest classes of each picture."
+SEEN = "Add what the model saw of each picture: 784 bytes, base64, row after row."
+BINARY = {"type": "string", "format": "binary"}
+FORM = {"picture": {"type": "array", "items": BINARY, "minItems": 1}}
+PREDICT_BODIES = {
+    "image/*": {"schema": BINARY | {"minLength": 1}},
+    "multipart/form-data": {
+        "schema": {"type": "object", "properties": FORM, "required": ["picture"]}
+    },
+}
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a server is to serve, and to whom.
+class Error(BaseModel):
+    """Why there is no answer."""
 
-    Attributes:
-        model: Model file or folder; see ``model_file.find_model``.
-        provider: ``auto``, ``cpu`` or ``cuda``; None for the environment's.
-        accept_all: Answer with a digit whatever the picture shows.
-        limits: What a request may cost.
-        allow_origins: Other sites whose pages may ask.
-        key: Has to come with a request; None if anybody may ask.
-        workers: Processes that share the port.
-    """
-
-    model: str | None = None
-    provider: str | None = None
-    accept_all: bool = False
-    limits: Limits = field(default_factory=Limits)
-    allow_origins: tuple[str, ...] = ()
-    key: str | None = field(default=None, repr=False)
-    workers: int = 1
-
-    def open_predictor(self) -> BatchPredictor:
-        """Open the model."""
-        return BatchPredictor(self.model, self.provider, accept_all=self.accept_all)
+    error: str
 
 
-class Health(BaseModel):
-    """Which model runs, and on what; it was run to answer this."""
+class Item(BaseModel):
+    """One picture: ``ok``, ``rejected`` with a reason, or ``error``; probabilities by class."""
 
+    path: str
     status: str
+    error: str | None = None
+    reason: str | None = None
+    digit: int | None = None
+    name: str | None = None
+    confidence: float | None = None
+    probabilities: list[float] | None = None
+    top: list[dict[str, Any]] | None = None
+    seen: str | None = None
+
+
+class Report(BaseModel):
+    """The report of ``edge-mnist predict --json``: one item for each picture, in order."""
+
+    schema_version: int
     model: str
     model_sha256: str
     provider: str
-    class_names: list[str]
+    items: list[Item]
 
 
-def make_app(settings: Settings) -> Door:
-    """Make the app of one process."""
-    limits = settings.limits
+def make_app(settings: Settings) -> ASGIApp:
+    """Make the app of one process.
+
+    Raises:
+        ModelError: The model cannot be opened.
+        ProviderError: The provider does not run here.
+    """
+    predictor = Predictor(settings.model, settings.provider, accept_all=settings.accept_all)
     metrics, log = Metrics(), AccessLog()
-    engine = Engine(
-        settings.open_predictor(),
-        limits,
-        threads=max(1, count_cores() // settings.workers),
-        watch_batch=metrics.watch_batch,
-        watch_waiting=metrics.watch_waiting,
-    )
-    sys.setswitchinterval(SWITCH_S)
-    gc.freeze()  # what stands now stays: the collector need not look at it again and again
-    bodies = Bodies(limits)
-    framework = make_framework_app(engine, metrics, log, settings)
-    predicting = Predicting(engine, bodies, limits, metrics)
-    framework.router.routes += [
-        Route("/predict", predicting, methods=["POST"]),
-        *make_page_routes(),
+    threads = max(1, count_cores() // settings.workers)
+    engine = Engine(predictor, settings, metrics, threads=threads)
+    predict = _make_predict(engine, settings, metrics)
+    api = _make_api(engine, settings, metrics, log, predict)
+    files = [
+        _make_file_route(file)
+        for folder in FOLDERS
+        for file in folder.glob("*.*")
+        if file.name not in NOT_SERVED
     ]
-    app: ASGIApp = Gate(
-        framework,
-        {("POST", "/predict"): predicting},
-        bodies,
-        max_bytes=infer_body_bytes(limits),
-        key=settings.key,
-        open_paths=OPEN_PATHS,
-    )
+    api.router.routes += files
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        # What FastAPI does between a request and its endpoint takes as long as reading a small
+        # picture, and without a query it has nothing to validate.
+        if scope.get("path") == PREDICT and scope["method"] == "POST" and not scope["query_string"]:
+            scope["app"] = api  # for Starlette's form parser
+            response = await predict(Request(scope, receive, send))
+            await response(scope, receive, send)
+        else:
+            await api(scope, receive, send)
+
+    open_paths = frozenset((*(route.path for route in files), *HEALTH, "/openapi.json"))
+    app: ASGIApp = Gate(dispatch, settings, open_paths=open_paths)
     if settings.allow_origins:
         app = CORSMiddleware(
             app,
             allow_origins=settings.allow_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["content-type", "authorization", "x-api-key"],
-            expose_headers=["server-timing"],
+            allow_headers=["content-type", "authorization", "x-api-key", kserve.HEADER_LENGTH],
+            expose_headers=["server-timing", kserve.HEADER_LENGTH],
         )
-    return Door(app, ROUTES, log, metrics)
+    names = {"name": name_model(predictor.info), "version": kserve.VERSION}
+    described = frozenset(path.format(**names) for path in api.openapi()["paths"])
+    return Recorder(app, metrics, log, routes=open_paths | described)
 
 
-def make_framework_app(
-    engine: Engine, metrics: Metrics, log: AccessLog, settings: Settings
+def _make_file_route(file: Path) -> Route:
+    """Make the route of a file of the page or the documentation, held in memory."""
+    content, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0]
+
+    async def send_file(_: Request) -> Response:
+        return Response(content, media_type=kind, headers=PAGE_HEADERS)
+
+    return Route(PATHS.get(file.name, f"/{file.name}"), send_file)
+
+
+def _make_api(
+    engine: Engine, settings: Settings, metrics: Metrics, log: AccessLog, predict: Any
 ) -> FastAPI:
-    """Make everything but ``/predict`` and the page."""
+    """Make everything but the files of the page."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        logging = asyncio.create_task(log.run())
         yield
+        logging.cancel()
+        log.flush()
         engine.close()
-        log.close()
 
-    app = FastAPI(
+    api = FastAPI(
         title="edge-mnist",
+        description="Handwritten digits: pictures in, digits out. Every error is one line of JSON.",
         version=version("edge-mnist"),
-        docs_url=None,  # its page would load scripts from elsewhere
+        docs_url=None,  # loads scripts of another host
         redoc_url=None,
+        redirect_slashes=False,  # the address would be made from the request's Host header
         lifespan=lifespan,
-        responses=error_responses(400, 401, 408, 413, 422, 429, 431, 500, 503),
+        responses={status: {"model": Error} for status in STATUSES},
     )
-    app.include_router(make_router(engine, settings.limits, app.version))
-    about = describe_model(engine) | {"class_names": engine.predictor.info.class_names}
+    schemes = (APIKeyHeader(name="X-API-Key", auto_error=False), HTTPBearer(auto_error=False))
+    key = [Depends(scheme) for scheme in schemes if settings.key]  # the middleware checks it
+    about = _describe_model(engine)
+    api.post(
+        PREDICT,
+        tags=["pictures"],
+        dependencies=key,
+        responses={200: {"model": Report}},
+        openapi_extra={"requestBody": {"required": True, "content": PREDICT_BODIES}},
+    )(predict)
 
-    @app.get("/healthz", tags=["operation"])
-    async def health() -> Health:
-        """Tell which model runs, and on what."""
-        check_model(engine)
-        return Health(status="ok", **about)
+    @api.get("/healthz", tags=["operation"])
+    async def health() -> dict[str, Any]:
+        """Run the model, and tell which it is, and on what it runs."""
+        kserve.check_model(engine)
+        return {"status": "ok", **about, "class_names": engine.predictor.info.class_names}
 
-    @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
+    @api.get("/metrics", tags=["operation"], dependencies=key, response_class=PlainTextResponse)
     async def show_metrics() -> Response:
-        """Tell what was counted, for Prometheus."""
+        """Return what was counted, all workers together, for Prometheus."""
         content, media_type = metrics.render()
         return Response(content, headers={"content-type": media_type})
 
-    for kind, answer in ANSWERS.items():
-        app.add_exception_handler(kind, answer)
-    install_document(app, settings.limits, open_paths=OPEN_PATHS if settings.key else None)
-    return app
+    router = kserve.KServe(engine, settings, metrics).make_router(
+        api.version, read_picture(EXAMPLE).image
+    )
+    api.include_router(router, dependencies=key)
+    api.add_exception_handler(HTTPException, _answer_http)
+    api.add_exception_handler(RequestValidationError, _answer_invalid)
+    api.add_exception_handler(Exception, _answer_failure)
+    return api
 
 
-async def answer_refusal(_: Request, error: Any) -> Response:
-    """Answer a refusal from within the framework."""
-    return make_error(error.status, error.reason)
+def _make_predict(
+    engine: Engine, settings: Settings, metrics: Metrics
+) -> Callable[..., Awaitable[Response]]:
+    """Make the endpoint of ``POST /predict``."""
+    names = engine.predictor.info.class_names
+    head = json.dumps({"schema_version": SCHEMA_VERSION, **_describe_model(engine)})[:-1]
+
+    async def predict(
+        request: Request,
+        top_k: Annotated[int | None, Query(ge=1, le=999, description=TOP_K)] = None,
+        seen: Annotated[bool, Query(description=SEEN)] = False,
+    ) -> Response:
+        """Read the digit in each picture: one as the body, or any number in a form.
+
+        A picture that shows no single digit has status rejected, one that cannot be read
+        error; both are answers with code 200.
+        """
+        started = time.perf_counter()
+        uploads = await _read_uploads(request, settings.max_pictures)
+        request.state.n_pictures = len(uploads)
+        contents = [content for _, content in uploads]
+        reading = engine.predict(contents)
+        if any(len(content) > SMALL_BYTES for content in contents):
+            reading = _while_connected(request, reading)
+        items = []
+        for (name, _), prediction in zip(uploads, await reading, strict=True):
+            metrics.count_picture(prediction.status)
+            known = {"path": name, **prediction.to_dict(names, top_k=top_k)}
+            if seen and prediction.image is not None:
+                known["seen"] = base64.b64encode(prediction.image.tobytes()).decode()
+            items.append(json.dumps(known))
+        body = f'{head}, "items": [{", ".join(items)}]}}'
+        spent_ms = (time.perf_counter() - started) * 1000
+        headers = {"server-timing": f"predict;dur={spent_ms:.2f}"}
+        return Response(body, media_type="application/json", headers=headers)
+
+    return predict
 
 
-async def answer_http(_: Request, error: Any) -> Response:
-    """Answer what the framework itself refuses: no such path, no such method."""
+async def _read_uploads(request: Request, max_pictures: int) -> list[tuple[str, bytes]]:
+    """Return name and content of each picture in a request."""
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind == b"multipart/form-data":
+        uploads = await _read_form(request, options.get(b"boundary", b""), max_pictures)
+    elif not kind or kind.startswith(b"image/") or kind == b"application/octet-stream":
+        body = await request.body()
+        uploads = [(RAW_NAME, body)] if body else []
+    else:
+        expected = "image/*, application/octet-stream or multipart/form-data"
+        raise HTTPException(415, f"expected a picture as {expected}, got {kind.decode('latin-1')}")
+    if not uploads:
+        raise HTTPException(400, "no picture in the body")
+    return uploads
+
+
+async def _read_form(
+    request: Request, boundary: bytes, max_pictures: int
+) -> list[tuple[str, bytes]]:
+    tail = b""
+
+    async def receive() -> Message:
+        nonlocal tail
+        message = await request.receive()
+        tail = (tail + message.get("body", b""))[-TAIL_BYTES:]
+        return message
+
+    watched, most = Request(request.scope, receive), max_pictures
+    try:
+        async with watched.form(max_files=most, max_fields=most) as form:
+            files = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
+            uploads = [(one.filename or RAW_NAME, await one.read()) for one in files]
+    except HTTPException as error:
+        status = 413 if error.detail.startswith("Too many") else error.status_code
+        raise HTTPException(status, error.detail) from error
+    except FormParserError as error:  # Starlette 1.10 tells of it, older versions do not
+        raise HTTPException(400, f"damaged form: {error}") from error
+    if b"--" + boundary + b"--" not in tail:  # the parser does not notice
+        raise HTTPException(400, "the form ends too early")
+    return uploads
+
+
+async def _while_connected(request: Request, work: Awaitable[Result]) -> Result:
+    """Await some work, and cancel it if the client hangs up."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(request.receive())  # after the body comes only the hanging up
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+def _describe_model(engine: Engine) -> dict[str, str]:
+    """Return which model runs, and on what; its folder does not concern a client."""
+    model, provider = engine.predictor.model, engine.predictor.provider
+    return {"model": model.path.name, "model_sha256": model.sha256, "provider": provider}
+
+
+async def _answer_http(_: Request, error: Any) -> Response:
     return make_error(error.status_code, error.detail, error.headers)
 
 
-async def answer_invalid(_: Request, error: Any) -> Response:
-    """Answer a body that is not of the form the document describes; name the first fault."""
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    return make_error(422, f"{place}: {first['msg']}")
+async def _answer_invalid(_: Request, error: Any) -> Response:
+    return make_error(422, kserve.describe_error(error.errors()[0]))
 
 
-ANSWERS = {
-    RefusedError: answer_refusal,
-    HTTPException: answer_http,
-    RequestValidationError: answer_invalid,
-}
-
-
-def make_error(status: int, reason: str, more: Any = None) -> Response:
-    """Make an answer that is an error."""
-    headers = {**refusal_headers(status), **(more or {})}
-    return Response(encode_error(reason), status, headers, "application/json")
+async def _answer_failure(_: Request, __: Exception) -> Response:
+    return make_error(500, "the server failed; its log says why")  # the middleware logs it

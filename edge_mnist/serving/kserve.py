@@ -1,219 +1,314 @@
-"""The KServe v2 protocol (Open Inference Protocol), over the contract of a model file."""
+"""KServe v2 (Open Inference Protocol) with Triton's extensions, over the contract of a model file.
 
-import itertools
+Sources: KServe's Open Inference Protocol; Triton's protocol extensions binary_data,
+model_configuration, model_repository and statistics.
+"""
+
+import json
+import math
+import time
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request, Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from starlette.exceptions import HTTPException
 
+from edge_mnist.model_file import OUTPUTS, name_model
 from edge_mnist.serving.engine import Engine
-from edge_mnist.serving.limits import Limits, RefusedError
-from edge_mnist.serving.openapi import error_responses
+from edge_mnist.serving.metrics import Metrics
+from edge_mnist.serving.settings import Settings
 
-MODEL_NAME = "edge-mnist"
+VERSION = "1"  # as in the repository that `export --target triton` writes
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+HEADER_LENGTH = "inference-header-content-length"
 SIDE_PX = 28
 JSON_PIXEL_BYTES = 8  # "255, " and room for white space
 HEAD_BYTES = 4096
+LEVELS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}}
+STAGES = ("success", "fail", "compute_infer")
 
 
-class Error(BaseModel):
-    """Why there is no answer."""
+class Parameters(BaseModel):
+    """Which data are bytes behind the JSON: of an input, of an output, of all outputs."""
 
-    error: str
+    model_config = ConfigDict(extra="forbid")  # else an extension that is missing would be ignored
 
-
-class Live(BaseModel):
-    """Whether the server runs."""
-
-    live: bool
-
-
-class Ready(BaseModel):
-    """Whether the model answers."""
-
-    ready: bool
-
-
-class Tensor(BaseModel):
-    """Name, type and shape of an input or output; -1 is a size that is free."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ServerMetadata(BaseModel):
-    """What the server is."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class ModelMetadata(BaseModel):
-    """What the model is."""
-
-    name: str
-    platform: str
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    binary_data_size: Annotated[int, Field(ge=0)] | None = None
+    binary_data: bool | None = None
+    binary_data_output: bool = False
 
 
 class InferInput(BaseModel):
-    """Images: 0 is background, 255 full ink; row after row, flat or nested."""
+    """Images: 0 is background, 255 full ink; rows in order, flat, as shape says, or bytes."""
 
     name: Literal["images"]
     shape: tuple[Annotated[int, Field(ge=1)], Literal[28], Literal[28]]
     datatype: Literal["UINT8"]
-    data: list[Any]
+    parameters: Parameters = Parameters()
+    data: Annotated[list[Any], WithJsonSchema(LEVELS)] | None = None
 
 
 class InferOutput(BaseModel):
     """An output that is asked for."""
 
     name: Literal["logits", "probabilities"]
+    parameters: Parameters = Parameters()
 
 
 class InferRequest(BaseModel):
-    """Images to classify, and the outputs wanted; both if none is named."""
+    """Images to classify, and the outputs to return: both if none is named."""
 
     id: str | None = None
+    parameters: Parameters = Parameters()
     inputs: Annotated[list[InferInput], Field(min_length=1, max_length=1)]
-    outputs: list[InferOutput] | None = None
+    outputs: Annotated[list[InferOutput], Field(max_length=2)] | None = None
 
 
-class OutputTensor(Tensor):
-    """An output, flat, row after row."""
+def parse_infer(
+    body: bytes, header_length: str | None, max_images: int
+) -> tuple[InferRequest, NDArray[np.uint8]]:
+    """Parse the body of an inference.
 
-    data: list[float]
+    Args:
+        body: JSON, and the binary data of the input behind it.
+        header_length: How many bytes the JSON has; None if the whole body is JSON.
+        max_images: How many images there may be.
 
+    Returns:
+        The request, and its images, shape (N, 28, 28).
 
-class InferResponse(BaseModel):
-    """The outputs, in the order in which they were asked for."""
-
-    model_name: str
-    id: str | None = None
-    outputs: list[OutputTensor]
-
-
-def infer_body_bytes(limits: Limits) -> int:
-    """Return how large the body of an inference may be.
-
-    Parsing JSON stops everybody else, 10 ms for each megabyte, so it is no larger than the
-    pictures allowed take.
+    Raises:
+        HTTPException: It is malformed (400), shape and data contradict each other (409), there are
+            too many images (413), or it is not of the form described (422).
     """
-    pixels = limits.max_pictures * SIDE_PX * SIDE_PX
-    return min(limits.max_bytes, pixels * JSON_PIXEL_BYTES + HEAD_BYTES)
+    length = header_length or str(len(body))
+    if not (
+        length.isascii() and length.isdigit() and len(length) < 10 and int(length) <= len(body)
+    ):
+        raise HTTPException(400, f"{HEADER_LENGTH}: expected a number up to {len(body)}")
+    head, binary = body[: int(length)], body[int(length) :]
+    try:
+        request = InferRequest.model_validate_json(head)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        status = 400 if first["type"] == "json_invalid" else 422
+        raise HTTPException(status, describe_error(first)) from None
+    (given,) = request.inputs
+    if given.shape[0] > max_images:
+        raise HTTPException(413, f"expected at most {max_images} images, got {given.shape[0]}")
+    if (given.parameters.binary_data_size or 0) != len(binary):
+        raise HTTPException(409, f"binary_data_size: {len(binary)} bytes follow the JSON")
+    if given.data is not None and not binary:
+        levels = read_levels(given.data)
+    elif given.data is None and binary:
+        levels = np.frombuffer(binary, np.uint8)
+    else:
+        raise HTTPException(409, "expected either data or binary_data_size")
+    if levels.size != math.prod(given.shape):
+        raise HTTPException(409, f"shape {list(given.shape)} does not hold {levels.size} values")
+    return request, levels.reshape(given.shape)
 
 
-def make_router(engine: Engine, limits: Limits, version: str) -> APIRouter:
-    """Make the routes below ``/v2``."""
-    router = APIRouter(prefix="/v2", tags=["KServe v2"])
-    known = [Depends(_check_name)]
-    missing: dict[int | str, dict[str, Any]] = {404: {"model": Error}}
-    n_classes = len(engine.predictor.info.class_names)
+def read_levels(data: list[Any]) -> NDArray[np.uint8]:
+    """Return the levels of images that are nested, [N][28][28], or flat already; shape (M,).
 
-    @router.get("")
-    async def server_metadata() -> ServerMetadata:
-        return ServerMetadata(name="edge-mnist", version=version, extensions=[])
+    Raises:
+        HTTPException: A value is not a whole number from 0 to 255 (422).
+    """
+    for _ in range(2):
+        if data and all(type(part) is list and len(part) == SIDE_PX for part in data):
+            data = [value for part in data for value in part]
+    if set(map(type, data)) <= {int, float}:  # a bool is neither
+        try:
+            levels = np.array(data, np.float64)  # JSON has one kind of number: 7.0 is 7
+        except OverflowError:  # an integer beyond the largest float
+            levels = np.array([math.inf])
+        if (levels == np.clip(np.rint(levels), 0, 255)).all():
+            return levels.astype(np.uint8)
+    raise HTTPException(422, "data: expected whole numbers from 0 to 255, flat or as shape says")
 
-    @router.get("/health/live")
-    async def live() -> Live:
-        return Live(live=True)
 
-    @router.get("/health/ready")
-    async def ready() -> Ready:
-        check_model(engine)
-        return Ready(ready=True)
+def encode_infer(
+    request: InferRequest, outputs: dict[str, NDArray[np.float32]], model_name: str
+) -> Response:
+    """Return the answer to an inference: JSON, and behind it the data asked for as bytes."""
+    tensors, binary = [], b""
+    for asked in request.outputs or [InferOutput(name="logits"), InferOutput(name="probabilities")]:
+        values = outputs[asked.name]
+        tensor: dict[str, Any] = {"name": asked.name, "datatype": "FP32", "shape": values.shape}
+        is_binary = asked.parameters.binary_data
+        if request.parameters.binary_data_output if is_binary is None else is_binary:
+            binary += values.astype("<f4").tobytes()
+            tensor["parameters"] = {"binary_data_size": values.nbytes}
+        else:
+            tensor["data"] = values.ravel().tolist()
+        tensors.append(tensor)
+    known = {"model_name": model_name, "model_version": VERSION, "outputs": tensors}
+    head = json.dumps(known if request.id is None else {"id": request.id, **known}).encode()
+    if not binary:
+        return Response(head, media_type="application/json")
+    headers = {HEADER_LENGTH: str(len(head))}
+    return Response(head + binary, 200, headers, "application/octet-stream")
 
-    @router.get("/models/{name}", dependencies=known, responses=missing)
-    async def model_metadata() -> ModelMetadata:
-        return _describe(n_classes)
 
-    @router.get("/models/{name}/ready", dependencies=known, responses=missing)
-    async def model_ready() -> Ready:
-        return await ready()
+def describe_infer(example: NDArray[np.uint8]) -> dict[str, Any]:
+    """Describe the body of an inference for OpenAPI, with an image, shape (28, 28), to send."""
+    schema = InferRequest.model_json_schema()
+    definitions = schema.pop("$defs")
 
-    @router.post(
-        "/models/{name}/infer",
-        dependencies=known,
-        responses=missing | error_responses(409),
-        response_model_exclude_none=True,
-    )
-    async def infer(request: InferRequest) -> InferResponse:
-        images = to_images(request.inputs[0], limits)
-        logits, probabilities = await engine.classify(images)
-        outputs = {"logits": logits, "probabilities": probabilities}
-        names = [output.name for output in request.outputs] if request.outputs else list(outputs)
-        tensors = [_to_tensor(name, outputs[name]) for name in names]
-        return InferResponse(model_name=MODEL_NAME, id=request.id, outputs=tensors)
+    def inline(part: Any) -> Any:  # a reference would point into the whole OpenAPI document
+        if isinstance(part, dict):
+            found = definitions[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+            return {key: inline(value) for key, value in found.items()}
+        return [inline(one) for one in part] if isinstance(part, list) else part
 
-    return router
+    images = {"name": "images", "shape": [1, SIDE_PX, SIDE_PX], "datatype": "UINT8"}
+    body = {"inputs": [images | {"data": example.ravel().tolist()}]}
+    content = {"application/json": {"schema": inline(schema), "example": body}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def describe_error(error: Any) -> str:
+    """Return one fault that pydantic found, and where."""
+    place = ".".join(map(str, error["loc"]))
+    return f"{place}: {error['msg']}" if place else str(error["msg"])
 
 
 def check_model(engine: Engine) -> None:
-    """Run one image through the model, here: behind large pictures a health check would be late.
+    """Run one image through the model, here: it takes 0.2 ms, and waits behind no picture.
 
     Raises:
-        RefusedError: The model does not run (503).
+        HTTPException: The model does not run (503).
     """
     try:
         engine.predictor.predict_images(np.zeros((1, SIDE_PX, SIDE_PX), np.uint8))
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise RefusedError(503, f"the model does not run: {error}") from error
+        raise HTTPException(503, f"the model does not run: {error}") from error
 
 
-def to_images(given: InferInput, limits: Limits) -> NDArray[np.uint8]:
-    """Return an input's images, shape (N, 28, 28).
+class KServe:
+    """The endpoints below ``/v2``."""
 
-    Raises:
-        RefusedError: Too many images (413), values that are no levels (422), or another number
-            of them than the shape says (409).
-    """
-    n_images = given.shape[0]
-    values = _flatten(given.data)
-    if not set(map(type, values)) <= {int, float}:
-        raise RefusedError(422, "data: want numbers, flat or nested as the shape says")
-    levels = np.array(values, np.float64)  # JSON knows one kind of number: 7.0 is 7
-    if not (levels == np.clip(np.rint(levels), 0, 255)).all():
-        raise RefusedError(422, "data: want whole numbers from 0 to 255")
-    if levels.size != n_images * SIDE_PX * SIDE_PX:
-        raise RefusedError(409, f"shape {list(given.shape)} does not hold {levels.size} values")
-    if n_images > limits.max_pictures:
-        raise RefusedError(413, f"more than {limits.max_pictures} images")
-    return levels.astype(np.uint8).reshape(n_images, SIDE_PX, SIDE_PX)
+    def __init__(self, engine: Engine, settings: Settings, metrics: Metrics) -> None:
+        """Serve the model of an engine."""
+        self._engine, self._settings, self._metrics = engine, settings, metrics
+        self._name = name_model(engine.predictor.info)
+        self._n_classes = len(engine.predictor.info.class_names)
+        pixels = settings.max_pictures * SIDE_PX**2
+        # Parsing JSON holds Python's lock, so the body is no larger than the images allowed need.
+        self._max_bytes = min(settings.max_bytes, pixels * JSON_PIXEL_BYTES + HEAD_BYTES)
 
+    def make_router(self, version: str, example: NDArray[np.uint8]) -> APIRouter:
+        """Make the routes.
 
-def _flatten(data: list[Any]) -> list[Any]:
-    """Return the values of images that are nested, [N][28][28], or flat already."""
-    for _ in range(2):
-        if data and all(type(part) is list and len(part) == SIDE_PX for part in data):
-            data = list(itertools.chain.from_iterable(data))
-    return data
+        Args:
+            version: Of the server.
+            example: An image to be sent, shape (28, 28), uint8.
+        """
+        router = APIRouter(prefix="/v2", tags=["KServe v2"])
+        one_name, one_version = {"enum": [self._name]}, {"enum": [VERSION]}
 
+        async def check_name(name: Annotated[str, Path(json_schema_extra=one_name)]) -> None:
+            if name != self._name:
+                raise HTTPException(404, f"no model named {name}; there is {self._name}")
 
-async def _check_name(
-    name: Annotated[str, Path(json_schema_extra={"enum": [MODEL_NAME]})],
-) -> None:
-    if name != MODEL_NAME:
-        raise RefusedError(404, f"no model named {name!r}; there is {MODEL_NAME}")
+        async def check_version(
+            version: Annotated[str, Path(json_schema_extra=one_version)],
+        ) -> None:
+            if version != VERSION:
+                raise HTTPException(404, f"no version {version} of the model; there is {VERSION}")
 
+        @router.get("")
+        def server_metadata() -> dict[str, Any]:
+            return {"name": "edge-mnist", "version": version, "extensions": EXTENSIONS}
 
-def _describe(n_classes: int) -> ModelMetadata:
-    return ModelMetadata(
-        name=MODEL_NAME,
-        platform="onnx_onnxv1",
-        inputs=[Tensor(name="images", datatype="UINT8", shape=[-1, SIDE_PX, SIDE_PX])],
-        outputs=[
-            Tensor(name=name, datatype="FP32", shape=[-1, n_classes])
-            for name in ("logits", "probabilities")
-        ],
-    )
+        router.get("/health/live")(self.live)
+        router.get("/health/ready")(self.ready)
+        router.post("/repository/index")(self.index)
+        router.get("/models/stats")(self.statistics)
+        name_path, version_path = "/models/{name}", "/models/{name}/versions/{version}"
+        for path, checks in (
+            (name_path, [check_name]),
+            (version_path, [check_name, check_version]),
+        ):
+            model = APIRouter(prefix=path, dependencies=[Depends(check) for check in checks])
+            model.get("")(self.metadata)
+            model.get("/ready")(self.ready)
+            model.get("/config")(self.config)
+            model.get("/stats")(self.statistics)
+            model.post("/infer", openapi_extra=describe_infer(example))(self.infer)
+            router.include_router(model)
+        return router
 
+    async def live(self) -> dict[str, bool]:
+        """Tell that the server runs."""
+        return {"live": True}
 
-def _to_tensor(name: str, values: NDArray[np.float32]) -> OutputTensor:
-    return OutputTensor(
-        name=name, datatype="FP32", shape=list(values.shape), data=values.ravel().tolist()
-    )
+    async def ready(self) -> dict[str, bool]:
+        """Run the model, and tell that it answers."""
+        check_model(self._engine)
+        return {"ready": True}
+
+    async def index(self) -> list[dict[str, str]]:
+        """List the models of the repository: one."""
+        return [{"name": self._name, "version": VERSION, "state": "READY", "reason": ""}]
+
+    async def metadata(self) -> dict[str, Any]:
+        """Return inputs and outputs of the model; -1 is the free size of a batch."""
+        images = {"name": "images", "datatype": "UINT8", "shape": [-1, SIDE_PX, SIDE_PX]}
+        output = {"datatype": "FP32", "shape": [-1, self._n_classes]}
+        outputs = [{"name": name} | output for name in OUTPUTS]
+        known = {"name": self._name, "versions": [VERSION], "platform": "onnx_onnxv1"}
+        return {**known, "inputs": [images], "outputs": outputs}
+
+    async def config(self) -> dict[str, Any]:
+        """Return the model's configuration, in the terms of Triton's model_config.proto."""
+        images = {"name": "images", "data_type": "TYPE_UINT8", "dims": [SIDE_PX, SIDE_PX]}
+        output = {"data_type": "TYPE_FP32", "dims": [self._n_classes]}
+        outputs = [{"name": name} | output for name in OUTPUTS]
+        known = {"name": self._name, "platform": "onnxruntime_onnx", "backend": "onnxruntime"}
+        most = self._settings.max_pictures
+        return {**known, "max_batch_size": most, "input": [images], "output": outputs}
+
+    async def statistics(self) -> dict[str, Any]:
+        """Return how often the model ran and for how long, all workers together."""
+        counts = self._metrics.read_infer()
+        stages = {
+            stage: {
+                "count": int(counts.get(("seconds_count", stage), 0)),
+                "ns": int(counts.get(("seconds_sum", stage), 0) * 1e9),
+            }
+            for stage in STAGES
+        }
+        entry = {
+            "name": self._name,
+            "version": VERSION,
+            "last_inference": int(counts.get(("last_seconds", ""), 0) * 1000),
+            "inference_count": int(counts.get(("images_total", ""), 0)),
+            "execution_count": stages["compute_infer"]["count"],
+            "inference_stats": stages,
+        }
+        return {"model_stats": [entry]}
+
+    async def infer(self, request: Request) -> Response:
+        """Classify images; logits and probabilities come from one run of the network."""
+        stage = self._metrics.infer.labels
+        started, outcome = time.perf_counter(), "fail"
+        try:
+            body = await request.body()
+            if len(body) > self._max_bytes:
+                raise HTTPException(413, f"the body is larger than {self._max_bytes:,} bytes")
+            length, most = request.headers.get(HEADER_LENGTH), self._settings.max_pictures
+            known, images = await self._engine.run(parse_infer, body, length, most)
+            with stage("compute_infer").time():
+                logits, probabilities = await self._engine.classify(images)
+            outputs = {"logits": logits, "probabilities": probabilities}
+            response = encode_infer(known, outputs, self._name)
+            self._metrics.infer_images.inc(len(images))
+            self._metrics.last_infer.set_to_current_time()
+            outcome = "success"
+            return response
+        finally:
+            stage(outcome).observe(time.perf_counter() - started)

@@ -1,6 +1,9 @@
-"""What is counted, for Prometheus."""
+"""What is counted, for Prometheus and for the statistics of KServe."""
 
 import os
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -8,86 +11,92 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
-    generate_latest,
+    Summary,
 )
+from prometheus_client import generate_latest as generate
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from edge_mnist.machine import is_alive
 
 # Workers put their counts into files of this folder, so that any of them can tell the sum. The
 # package reads the variable when it is imported.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 BATCHES = (1, 2, 4, 8, 16)
+INFER = "edge_mnist_infer_"
 
 
 class Metrics:
-    """Counts requests, pictures and time.
+    """The counters of one process; ``render`` adds those of the other workers.
 
-    Looking a label up costs more than counting, so each combination is looked up once.
+    Attributes:
+        waiting: Pictures that wait or are read.
+        batches: Sizes of batches.
+        infer: Seconds of KServe inferences, by stage.
+        infer_images: Images classified over KServe.
+        last_infer: When the last KServe inference ended, in seconds since 1970.
     """
 
     def __init__(self) -> None:
         """Count from zero."""
-        self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "edge_mnist_requests",
-            "Requests answered.",
-            ("route", "status"),
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "edge_mnist_request_seconds",
-            "Time from the head of a request to its whole answer.",
-            ("route",),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._pictures = Counter(
-            "edge_mnist_pictures", "Pictures answered.", ("status",), registry=self.registry
-        )
-        self._batches = Histogram(
-            "edge_mnist_batch_pictures",
-            "Small pictures that ran as one batch.",
-            buckets=BATCHES,
-            registry=self.registry,
-        )
-        self._waiting = Gauge(
-            "edge_mnist_waiting_pictures",
-            "Pictures that wait to be read.",
-            registry=self.registry,
-            multiprocess_mode="livesum",
-        )
-        self._request_counts: dict[tuple[str, int], Counter] = {}
-        self._request_seconds: dict[str, Histogram] = {}
-        self._picture_counts: dict[str, Counter] = {}
-        self.watch_batch = self._batches.observe
-        self.watch_waiting = self._waiting.set  # as it changes: any worker may be asked for the sum
+        self._registry = registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        about = "Time from the head of a request to its whole answer."
+        seconds = histogram("edge_mnist_request_seconds", about, ("route",), buckets=SECONDS)
+        requests = counter("edge_mnist_requests", "Requests answered.", ("route", "status"))
+        pictures = counter("edge_mnist_pictures", "Pictures answered.", ("status",))
+        # Looking a label up costs more than counting, so each is looked up once.
+        self._requests, self._seconds = cache(requests.labels), cache(seconds.labels)
+        self._pictures = cache(pictures.labels)
+        about = "Small pictures that ran as one batch."
+        self.batches = histogram("edge_mnist_batch_pictures", about, buckets=BATCHES)
+        name, about = "edge_mnist_waiting_pictures", "Pictures that wait or are read."
+        self.waiting = gauge(name, about, multiprocess_mode="livesum")
+        about = "Time of KServe inferences, by stage."
+        self.infer = Summary(f"{INFER}seconds", about, ("stage",), registry=registry)
+        self.infer_images = counter(f"{INFER}images", "Images classified over KServe.")
+        name, about = f"{INFER}last_seconds", "When the last KServe inference ended."
+        self.last_infer = gauge(name, about, multiprocess_mode="max")
         if FOLDER_VARIABLE not in os.environ:
-            ProcessCollector(registry=self.registry)
+            ProcessCollector(registry=registry)
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
-        key = (route, status)
-        counter = self._request_counts.get(key)
-        if counter is None:
-            counter = self._request_counts[key] = self._requests.labels(route, str(status))
-        counter.inc()
-        histogram = self._request_seconds.get(route)
-        if histogram is None:
-            histogram = self._request_seconds[route] = self._seconds.labels(route)
-        histogram.observe(seconds)
+        self._requests(route, str(status)).inc()
+        self._seconds(route).observe(seconds)
 
     def count_picture(self, status: str) -> None:
         """Count a picture that was answered."""
-        counter = self._picture_counts.get(status)
-        if counter is None:
-            counter = self._picture_counts[status] = self._pictures.labels(status)
-        counter.inc()
+        self._pictures(status).inc()
 
     def render(self) -> tuple[bytes, str]:
         """Return the counts of all workers in Prometheus' text format, and its content type."""
-        registry = self.registry
-        if FOLDER_VARIABLE in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry), CONTENT_TYPE_LATEST
+        return generate(self._all_workers()), CONTENT_TYPE_LATEST
+
+    def read_infer(self) -> dict[tuple[str, str], float]:
+        """Return what was counted of KServe inferences, all workers together.
+
+        Returns:
+            Values by the rest of the metric's name and the stage: ``("seconds_sum", "success")``.
+        """
+        return {
+            (sample.name.removeprefix(INFER), sample.labels.get("stage", "")): sample.value
+            for family in self._all_workers().collect()
+            for sample in family.samples
+            if sample.name.startswith(INFER)
+        }
+
+    def _all_workers(self) -> CollectorRegistry:
+        folder = os.environ.get(FOLDER_VARIABLE)
+        if not folder:
+            return self._registry
+        for file in Path(folder).glob("gauge_live*_*.db"):
+            pid = int(file.stem.rpartition("_")[2])
+            if not is_alive(pid):  # what it counted as waiting waits no longer
+                with suppress(FileNotFoundError):  # another worker removed the same file
+                    mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry

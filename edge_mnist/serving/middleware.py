@@ -1,40 +1,82 @@
-"""The door: who may come in, what is written down, and the answer when something goes wrong."""
+"""ASGI middleware: the access log and the counts, who may send requests, and how large they may be.
 
+Only what an application knows better than a proxy in front of it: slow clients, TLS and the number
+of connections of one client are the proxy's; see docs/serving.md.
+"""
+
+import asyncio
+import contextlib
+import functools
 import hmac
+import ipaddress
 import json
 import logging
+import sys
 import time
+from collections import deque
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_mnist.serving.accesslog import AccessLog
-from edge_mnist.serving.bodies import Bodies, content_length, find_header
-from edge_mnist.serving.limits import ClientGoneError, RefusedError
 from edge_mnist.serving.metrics import Metrics
-from edge_mnist.serving.predicting import N_PICTURES
-from edge_mnist.serving.replies import SAFE_HEADERS, send_refusal
+from edge_mnist.serving.settings import Settings
 
-CLIENT_GONE = 499  # in the log only: nobody was there to be answered
-OTHER_ROUTE = "other"  # a label for each path that somebody tries would fill the memory
-BODY_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+CLIENT_GONE = 499  # in log and counts only, as nginx writes it: nobody reads that answer
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+FLUSH_S = 0.2
+MAX_LINES = 20_000
+ADDRESS = "an IP address"
+RETRY = {"retry-after": "1"}
+ERROR_HEADERS = {401: {"www-authenticate": "Bearer"}, 429: RETRY, 503: RETRY}
+Headers = Mapping[bytes, bytes]
 logger = logging.getLogger(__name__)
 
 
-class Door:
-    """Writes every request down, and turns what nobody expected into a 500."""
+def make_error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Make an answer that is an error: KServe's form, one line of ASCII."""
+    body = json.dumps({"error": " ".join(reason.split())})
+    known = ERROR_HEADERS.get(status, {}) | dict(headers or {})
+    return Response(body, status, known, "application/json")
+
+
+class AccessLog:
+    """Collects lines and writes them together, in a thread: a full pipe blocks no request."""
+
+    def __init__(self) -> None:
+        """Collect lines for stderr; the oldest are dropped while it takes none."""
+        self._lines: deque[str] = deque(maxlen=MAX_LINES)
+        self.add = self._lines.append
+
+    async def run(self) -> None:
+        """Write lines until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            if self._lines:
+                await asyncio.to_thread(self.flush)
+
+    def flush(self) -> None:
+        """Write what was added."""
+        text = "".join(f"{self._lines.popleft()}\n" for _ in range(len(self._lines)))
+        with contextlib.suppress(OSError, ValueError):  # nobody reads stderr any more
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+class Recorder:
+    """Logs and counts every request, and answers 500 where the app raised."""
 
     def __init__(
-        self, app: ASGIApp, routes: frozenset[str], log: AccessLog, metrics: Metrics
+        self, app: ASGIApp, metrics: Metrics, log: AccessLog, *, routes: frozenset[str]
     ) -> None:
-        """Stand before an app whose routes are known."""
-        self._app = app
-        self._routes = routes
-        self._log = log
-        self._metrics = metrics
+        """Wrap an app that has some routes."""
+        self._app, self._metrics, self._log, self._routes = app, metrics, log, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in."""
+        """Pass a request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -45,127 +87,149 @@ class Door:
             nonlocal status, n_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = message["headers"] = list(message["headers"])
+                headers.append((b"x-content-type-options", b"nosniff"))
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
             else:
                 n_bytes += len(message.get("body", b""))
             await send(message)
 
         try:
             await self._app(scope, receive, watch)
-        except ClientGoneError:
+        except ClientDisconnect:
             status = CLIENT_GONE
         except Exception:
             logger.exception("failed at %s %s", scope["method"], scope["path"])
             if not status:
-                await send_refusal(watch, RefusedError(500, "failed; the log says why"))
-        self.record(scope, status, time.perf_counter() - started, n_bytes)
+                await make_error(500, "the server failed; its log says why")(scope, receive, watch)
+        self._record(scope, status, time.perf_counter() - started, n_bytes)
 
-    def record(self, scope: Scope, status: int, seconds: float, n_bytes: int) -> None:
-        """Write an answered request down."""
-        path = scope["path"]
-        route = path if path in self._routes else OTHER_ROUTE
-        self._metrics.count_request(route, status, seconds)
+    def _record(self, scope: Scope, status: int, seconds: float, n_bytes: int) -> None:
+        path = scope["path"]  # a label for each path that somebody tries would fill the memory
+        self._metrics.count_request(path if path in self._routes else "other", status, seconds)
         # Formatted by hand: json.dumps takes four times as long, for each request.
         line = (
-            f'{start_line(scope["client"])}, "method": "{scope["method"]}", '
-            f'"path": {json.dumps(path)}, "status": {status}, "ms": {seconds * 1000:.2f}, '
-            f'"bytes_in": {content_length(scope)}, "bytes_out": {n_bytes}'
+            f'{{"time": {time.time():.3f}, "client": "{(scope["client"] or [""])[0]}", '
+            f'"method": "{scope["method"]}", "path": {json.dumps(path)}, "status": {status}, '
+            f'"ms": {seconds * 1000:.2f}, "bytes_out": {n_bytes}'
         )
-        if N_PICTURES in scope:
-            line += f', "pictures": {scope[N_PICTURES]}'
-        self._log.add(line + "}")
-
-    def record_refused(self, status: int, client: tuple[str, int] | None) -> None:
-        """Write down a connection that was closed before it made a whole request."""
-        self._metrics.count_request(OTHER_ROUTE, status, 0.0)
-        self._log.add(f'{start_line(client)}, "status": {status}}}')
-
-
-def start_line(client: tuple[str, int] | None) -> str:
-    """Start a line of the access log: when, and who asked."""
-    return f'{{"time": {time.time():.3f}, "client": "{client[0] if client else ""}"'
+        n_pictures = scope.get("state", {}).get("n_pictures")
+        self._log.add(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
 
 
 class Gate:
-    """Checks the key, sends each request to its app, and turns refusals into answers."""
+    """Refuses requests that may not be answered, and limits the bytes and seconds of the others."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        shortcuts: Mapping[tuple[str, str], ASGIApp],
-        bodies: Bodies,
-        *,
-        max_bytes: int,
-        key: str | None = None,
-        open_paths: frozenset[str] = frozenset(),
-    ) -> None:
-        """Stand before an app.
-
-        Args:
-            app: Answers what has no shortcut.
-            shortcuts: Apps for a method and a path, that read their body themselves.
-            bodies: Reads the bodies for ``app``.
-            max_bytes: Of such a body.
-            key: Without it only the open paths answer; None if there is no key.
-            open_paths: These answer without the key.
-        """
-        self._app = app
-        self._shortcuts = shortcuts
-        self._bodies = bodies
-        self._max_bytes = max_bytes
-        self._key = key.encode() if key else None
-        self._open_paths = open_paths
+    def __init__(self, app: ASGIApp, settings: Settings, *, open_paths: frozenset[str]) -> None:
+        """Wrap an app; open paths need no key."""
+        self._app, self._settings, self._open_paths = app, settings, open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers, settings = dict(scope["headers"]), self._settings
         try:
-            if self._key and scope["path"] not in self._open_paths:
-                check_key(scope, self._key)
-            shortcut = self._shortcuts.get((scope["method"], scope["path"]))
-            if shortcut:
-                await shortcut(scope, receive, send)
-            else:
-                await self._pass_on(scope, receive, send)
-        except RefusedError as refusal:
-            await send_refusal(send, refusal)
+            _check_host(headers, settings.allow_hosts)
+            if settings.key and scope["path"] not in self._open_paths:
+                _check_key(headers, settings.key.encode())
+            if scope["method"] in SAFE_METHODS:
+                await self._app(scope, receive, send)
+                return
+            _check_origin(headers, settings.allow_origins)
+            _check_body(headers, settings.max_bytes)
+            await self._pass_limited(scope, receive, send)
+        except HTTPException as error:
+            await make_error(error.status_code, error.detail)(scope, receive, send)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body first, within its limits: the framework knows none."""
+    async def _pass_limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit_s, max_bytes = self._settings.timeout_s, self._settings.max_bytes
+        n_bytes, is_whole, is_started = 0, False, False
 
-        async def send_safe(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                present = {name for name, _ in message["headers"]}
-                message["headers"] += [pair for pair in SAFE_HEADERS if pair[0] not in present]
+        async def receive_limited() -> Message:
+            nonlocal n_bytes, is_whole
+            message = await receive()
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > max_bytes:
+                raise _too_large(max_bytes)
+            if not is_whole and not message.get("more_body"):
+                is_whole = True
+                deadline.reschedule(asyncio.get_running_loop().time() + limit_s)
+            return message
+
+        async def send_watched(message: Message) -> None:
+            nonlocal is_started
+            is_started = True
             await send(message)
 
-        if scope["method"] not in BODY_METHODS:
-            await self._app(scope, receive, send_safe)
-            return
-        body = await self._bodies.read(scope, receive, max_bytes=self._max_bytes)
-        message: Message | None = {"type": "http.request", "body": body, "more_body": False}
-
-        async def replay() -> Message:
-            nonlocal message
-            whole, message = message, None
-            return whole or await receive()
-
         try:
-            await self._app(scope, replay, send_safe)
-        finally:
-            self._bodies.release(body)
+            async with asyncio.timeout(limit_s) as deadline:
+                await self._app(scope, receive_limited, send_watched)
+        except TimeoutError:
+            if is_started or not deadline.expired():
+                raise
+            status, what = (503, "the answer") if is_whole else (408, "the body")
+            raise HTTPException(status, f"{what} took longer than {limit_s:g} s") from None
 
 
-def check_key(scope: Scope, key: bytes) -> None:
-    """Let in who brings the key, as ``Authorization: Bearer`` or as ``X-API-Key``.
+def _check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
+    """Refuse host names that are not this server's, whose owner could point them at it.
 
-    Raises:
-        RefusedError: The key is wrong or missing (401).
+    That is DNS rebinding: a page of that name would count as this server's own. An IP address
+    cannot be pointed elsewhere, so it is always allowed.
     """
-    given = find_header(scope, b"x-api-key")
-    scheme, _, token = find_header(scope, b"authorization").partition(b" ")
+    host = _parse_host(headers.get(b"host", b""))
+    if not host:
+        raise HTTPException(400, "expected a Host header that names this server")
+    if host not in (ADDRESS, "localhost", *allowed) and "*" not in allowed:
+        raise HTTPException(421, f"no host named {host} here; --allow-host would allow it")
+
+
+@functools.lru_cache(1024)
+def _parse_host(header: bytes) -> str:
+    """Return the host that a Host header names, ADDRESS for any IP address, empty if none."""
+    host = ""
+    with contextlib.suppress(ValueError):
+        host = urlsplit("//" + header.decode("latin-1")).hostname or ""
+        ipaddress.ip_address(host)
+        host = ADDRESS
+    return host
+
+
+def _check_key(headers: Headers, key: bytes) -> None:
+    given = headers.get(b"x-api-key", b"")
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if not given and scheme.lower() == b"bearer":
         given = token.strip()
     if not hmac.compare_digest(given, key):
-        raise RefusedError(401, "want the API key, as X-API-Key or as Authorization: Bearer")
+        raise HTTPException(401, "expected the API key as X-API-Key or Authorization: Bearer")
+
+
+def _check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:
+    """Refuse what a page of another origin had a browser send.
+
+    A browser sends Sec-Fetch-Site with every request, and older ones Origin with every POST; other
+    clients send neither. Source: CrossOriginProtection of Go's net/http.
+    """
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    site = headers.get(b"sec-fetch-site", b"")
+    is_own = origin.partition("://")[2] == headers[b"host"].decode("latin-1")
+    is_allowed = origin in allowed or "*" in allowed
+    if is_allowed or site in (b"same-origin", b"none") or (not site and (is_own or not origin)):
+        return
+    raise HTTPException(403, "a page of another origin sent this; --allow-origin would allow it")
+
+
+def _check_body(headers: Headers, max_bytes: int) -> None:
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+    if encoding.lower() != "identity":
+        raise HTTPException(415, f"expected a body without Content-Encoding, got {encoding}")
+    length = headers.get(b"content-length", b"")
+    if len(length) > 18 or (length.isdigit() and int(length) > max_bytes):
+        raise _too_large(max_bytes)
+
+
+def _too_large(max_bytes: int) -> HTTPException:
+    return HTTPException(413, f"the body is larger than {max_bytes:,} bytes")

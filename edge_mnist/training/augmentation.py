@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edge_mnist.picture.frame import SIDE_PX
+from edge_mnist.picture.digit import SIDE_PX
 from edge_mnist.training.recipes import Recipe
 
 # Pixels (N, 1, 28, 28) in 0..1 in; the same shape out, still to be clamped to 0..1.

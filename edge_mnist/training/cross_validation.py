@@ -12,7 +12,7 @@ import torch
 
 from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.files import make_folder, output_errors, write_atomically
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset
 from edge_mnist.training.recipes import Recipe
 from edge_mnist.training.run import (
     FOLDS_NAME,

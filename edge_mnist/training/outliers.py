@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from edge_mnist.errors import MissingPackageError
-from edge_mnist.picture.digit import find_ink
-from edge_mnist.picture.frame import SIDE_PX, frame_ink
+from edge_mnist.picture.digit import SIDE_PX, find_ink
+from edge_mnist.picture.frame import frame_ink
 
 # Without those that in some hand or font look like a digit: O D Q, I l J T, Z, S, B, G b q g y.
 LETTERS = "ACEFHKLMNPRUVWXYacdefhkmnprtuvwx"

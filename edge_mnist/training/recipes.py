@@ -15,8 +15,8 @@ class Recipe:
 
     Attributes:
         name: The preset this recipe started from.
-        dataset: One of ``training.data.DATASETS``, or a folder with a folder of pictures for each
-            class.
+        dataset: One of ``training.datasets.DATASETS``, or a folder with a folder of pictures for
+            each class.
         network: Name of the network in ``edge_mnist.training.networks``.
         seed: Seed of the initial weights, the order of the images and the augmentation.
         epochs: Passes over the training split; the weights after the last one are the result.

@@ -28,8 +28,7 @@ from edge_mnist.training.checkpoint import (
     load_network,
     save_checkpoint,
 )
-from edge_mnist.training.data import load_dataset
-from edge_mnist.training.dataset import Dataset
+from edge_mnist.training.datasets import Dataset, load_dataset
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.recipes import Recipe, find_recipe, parse_recipe
 from edge_mnist.training.trainer import Epoch, Progress, Trainer, pick_device

@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from edge_mnist.errors import UsageError
+from edge_mnist.picture import read_picture
 from edge_mnist.picture.digit import (
     BOX_PX,
     MIN_STROKE_PX,
     PHOTO_SIDE_PX,
+    SIDE_PX,
     thicken_strokes,
     to_levels,
 )
-from edge_mnist.picture.frame import SIDE_PX, frame_ink, read_picture
+from edge_mnist.picture.frame import frame_ink
 from edge_mnist.training.unipen import Characters, Rows, expand_ranges
 
 DIGITS = frozenset("0123456789")

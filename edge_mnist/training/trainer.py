@@ -22,7 +22,7 @@ from edge_mnist.predictor import Predictor
 from edge_mnist.training.augmentation import augment
 from edge_mnist.training.calibration import Calibration, Validation, calibrate
 from edge_mnist.training.checkpoint import Checkpoint, load_network
-from edge_mnist.training.dataset import DIGIT_LABELS, Dataset, split_training
+from edge_mnist.training.datasets import DIGIT_LABELS, Dataset, split_training
 from edge_mnist.training.handwriting import Handwriting, LabelledImages, Pool, make_thin_pool
 from edge_mnist.training.networks import compute_logits, make_network, to_pixels
 from edge_mnist.training.outliers import draw_outliers
@@ -120,7 +120,7 @@ class Trainer:
         self.recipe, self.device, self.epoch = recipe, device, 0
         self.steps_done = 0
         self.class_names, self.dataset_name = dataset.class_names, dataset.name
-        train, self.held_out = split_training(dataset.train_labels, recipe)
+        train, self.held_out = split_training(dataset, recipe)
         self.images = torch.from_numpy(dataset.train_images[train]).to(device)  # (N, 28, 28) uint8
         self.labels = torch.from_numpy(dataset.train_labels[train]).to(device)  # (N,)
         self.validation_images = dataset.train_images[self.held_out]

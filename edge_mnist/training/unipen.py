@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.errors import DataError, UsageError
-from edge_mnist.training.download import cache_folder, named_folder
+from edge_mnist.training.datasets import cache_folder, named_folder
 
 DOI = "10.5281/zenodo.1195803"
 LICENCE = "CC BY 4.0"

@@ -14,7 +14,7 @@ from edge_mnist.model_file import CHECKPOINT_NAME, REFERENCE_NAME, locate
 from edge_mnist.predictor import Predictor
 
 if TYPE_CHECKING:
-    from edge_mnist.training.dataset import Dataset
+    from edge_mnist.training.datasets import Dataset
 
 BATCH_SIZES = (1, 2, 7, 64, 1000)
 BATCH_INVARIANCE_ATOL = 1e-4  # kernels may add in another order in another batch

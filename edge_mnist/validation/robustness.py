@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.picture.frame import SIDE_PX, ModelInput, read_picture
+from edge_mnist.picture import ModelInput, read_picture
+from edge_mnist.picture.digit import SIDE_PX
 from edge_mnist.predictor import Predictor
 
 Images = NDArray[np.uint8]  # (N, 28, 28), 0 = background, 255 = full ink

@@ -36,7 +36,7 @@ from edge_mnist.validation.robustness import Robustness, measure_robustness
 from edge_mnist.validation.timing import Latency, measure_latencies, one_image
 
 if TYPE_CHECKING:
-    from edge_mnist.training.dataset import Dataset
+    from edge_mnist.training.datasets import Dataset
 
 SCHEMA_VERSION = 1
 
@@ -198,7 +198,7 @@ def load_test_data(
         UsageError: They were trained on different ones, or do not name it.
         DataError: It cannot be had.
     """
-    from edge_mnist.training.data import load_dataset
+    from edge_mnist.training.datasets import load_dataset
 
     names = {check_contract(file).metadata.get("dataset", "") for file in files}
     if len(names) > 1:

@@ -1,86 +1,189 @@
-// Showing an answer: the digit, or why there is none, bars, what the model saw, the time it took.
+// The answer on screen: the digit in large type or the reason why there is none, what the model
+// saw, and a bar for each class.
 
-const SPEAK_MS = 700; // a screen reader is told what stands still, not every change while one draws
+const ANNOUNCE_MS = 700; // a screen reader is told what stays, not every change while one draws
 const SIDE_PX = 28;
+/** @type {Record<string, [string, string]>} what happened and what to do, by reason */
+const REJECTIONS = {
+  blank: ["No digit found", "Draw a digit, or choose a picture with dark writing on light paper."],
+  "more than one digit": ["More than one digit", "Draw or photograph one digit at a time."],
+  "not a digit": [
+    "Not sure what this is",
+    "Draw it larger and more clearly, or try another picture.",
+  ],
+};
 
-const find = (id) => document.getElementById(id);
-let speaking = 0;
+/** @param {string} id */
+const find = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const progress = /** @type {HTMLProgressElement} */ (find("progress"));
+let announcing = 0;
+let invitation = "Draw a digit from 0 to 9";
 
-/** Say in a line which model answers, or that none does. */
-export function showModel(text) {
-  find("model").textContent = text;
-}
-
-/** Make a bar for each class. */
+/**
+ * Make a row with a bar for each class.
+ *
+ * @param {string[]} classNames
+ */
 export function makeBars(classNames) {
+  const template = /** @type {HTMLTemplateElement} */ (find("bar-row"));
   const rows = classNames.map((name) => {
-    const row = make("tr");
-    const head = make("th", "", name);
-    head.scope = "row";
-    const [cell, track] = [make("td"), make("div", "track")];
-    track.append(make("div", "bar"));
-    cell.append(track);
-    row.append(head, cell, make("td", "number", "-"));
+    const row = /** @type {DocumentFragment} */ (template.content.cloneNode(true));
+    /** @type {HTMLElement} */ (row.querySelector("th")).textContent = name;
     return row;
   });
-  find("bars").querySelector("tbody").replaceChildren(...rows);
+  find("bars")
+    .querySelector("tbody")
+    ?.replaceChildren(...rows);
+  find("bars").classList.toggle("named", classNames.some(isWord));
 }
 
-/** Show an answer of the back-end. */
-export function showAnswer({ status, reason, error, name, confidence, ...rest }) {
-  const { probabilities, image, read_ms, run_ms } = rest;
-  if (status === "error") say(`Cannot be read: ${error}`);
-  else if (status === "rejected") say(`Rejected: ${reason}`);
-  else say(`${name}, ${(100 * confidence).toFixed(1)} % sure`);
-  showSeen(image);
-  showBars(probabilities);
-  find("read-time").textContent = image ? `${read_ms.toFixed(1)} ms` : "-";
-  find("run-time").textContent = image ? `${run_ms.toFixed(1)} ms` : "-";
-  find("answer").classList.toggle("bad", status !== "ok");
-  Object.assign(document.body.dataset, { status, reason: reason ?? "", name: name ?? "" });
+/**
+ * Show what is known of the model.
+ *
+ * @param {import("./backend_types.js").Backend} backend
+ */
+export function showBackend({ classNames, facts, privacy, docsUrl }) {
+  const make = (/** @type {string} */ tag, /** @type {string} */ text) => {
+    const element = document.createElement(tag);
+    element.textContent = text;
+    return element;
+  };
+  const items = facts.flatMap(([name, value]) => [make("dt", name), make("dd", value)]);
+  find("facts").replaceChildren(...items);
+  find("privacy").textContent = privacy;
+  const link = /** @type {HTMLAnchorElement} */ (find("docs"));
+  link.hidden = docsUrl === null;
+  if (docsUrl !== null) link.href = docsUrl;
+  if (classNames.every((name) => /^[0-9]$/.test(name))) return;
+  invitation = find("title").textContent = "Draw or choose a picture"; // clothes, letters, ...
+  find("examples").hidden = true;
 }
 
-/** Show that there is nothing to answer. */
-export function showNothing() {
-  say("Nothing drawn yet.");
-  showSeen(null);
-  showBars(null);
-  find("read-time").textContent = find("run-time").textContent = "-";
-  find("answer").classList.remove("bad");
-  Object.assign(document.body.dataset, { status: "empty", reason: "", name: "" });
+/**
+ * Show how much has been loaded.
+ *
+ * @param {number} loadedBytes
+ * @param {number} totalBytes
+ */
+export function showLoading(loadedBytes, totalBytes) {
+  const toMegabytes = (/** @type {number} */ bytes) => (bytes / 1e6).toFixed(1);
+  progress.value = Math.min(loadedBytes / totalBytes, 1);
+  const sizes = `${toMegabytes(loadedBytes)} of ${toMegabytes(totalBytes)} MB`;
+  find("advice").textContent = `You can draw already. ${sizes} loaded.`;
 }
 
-function say(text) {
-  find("answer").textContent = text;
-  clearTimeout(speaking);
-  speaking = setTimeout(() => (find("spoken").textContent = text), SPEAK_MS);
+/** Show that there is nothing to read. */
+export function showEmpty() {
+  showResult("empty", invitation, "The answer appears here while you draw.");
+  announce("");
 }
 
-function showSeen(image) {
-  const canvas = find("seen");
-  const pen = canvas.getContext("2d");
-  pen.clearRect(0, 0, SIDE_PX, SIDE_PX);
-  const what = image ? "your picture" : "nothing yet";
-  canvas.setAttribute("aria-label", `What the model saw: ${what}`);
-  if (!image) return;
-  const pixels = pen.createImageData(SIDE_PX, SIDE_PX);
-  image.forEach((level, at) => pixels.data.set([level, level, level, 255], 4 * at));
-  pen.putImageData(pixels, 0, 0);
+/**
+ * Show what the model reads in a picture.
+ *
+ * @param {import("./backend_types.js").Answer} answer
+ * @param {number} duration_ms how long it took
+ */
+export function showAnswer({ status, name, confidence, reason, error, ...rest }, duration_ms) {
+  if (status === "ok" && name !== null) {
+    const percent = formatPercent(confidence ?? 0);
+    showResult("ok", `${percent} sure`, `Read in ${Math.max(1, Math.round(duration_ms))} ms`, name);
+    announce(`${name}, ${percent} sure`);
+    showBars(rest.probabilities);
+  } else if (status === "rejected") {
+    const known = REJECTIONS[reason ?? ""];
+    const [headline, advice] = known ?? ["Not one digit", toSentence(reason ?? "")];
+    showResult("rejected", headline, advice);
+    announce(`${headline}. ${advice}`);
+  } else {
+    const headline = "This file cannot be read";
+    const advice = `${toSentence(error ?? "")} Try a PNG or JPEG picture.`;
+    showResult("error", headline, advice);
+    announce(`${headline}. ${advice}`);
+  }
+  showSeen(rest.image);
 }
 
+/**
+ * Show why there is no answer, and what to do about it.
+ *
+ * @param {{message: string, advice: string, needsKey: boolean}} problem
+ */
+export function showProblem({ message, advice, needsKey }) {
+  showResult("error", message, advice);
+  find("key-form").hidden = !needsKey;
+  find("retry").hidden = needsKey;
+  announce(`${message}. ${advice}`);
+}
+
+/**
+ * Show the model's input.
+ *
+ * @param {Uint8Array | null} image 28 x 28 levels
+ */
+export function showSeen(image) {
+  const canvas = /** @type {HTMLCanvasElement} */ (find("seen"));
+  const context = canvas.getContext("2d");
+  if (!context) return;
+  const pixels = context.createImageData(SIDE_PX, SIDE_PX);
+  image?.forEach((level, at) => pixels.data.set([level, level, level, 255], 4 * at));
+  context.putImageData(pixels, 0, 0);
+}
+
+/**
+ * Have a screen reader say something, once nothing else was announced for a moment.
+ *
+ * @param {string} text
+ */
+export function announce(text) {
+  clearTimeout(announcing);
+  announcing = window.setTimeout(() => (find("spoken").textContent = text), ANNOUNCE_MS);
+}
+
+/**
+ * @param {"empty" | "ok" | "rejected" | "error"} status
+ * @param {string} headline
+ * @param {string} advice
+ * @param {string} [name] the class in large type
+ */
+function showResult(status, headline, advice, name = "") {
+  find("answer").dataset.status = status;
+  find("digit").textContent = name;
+  find("digit").classList.toggle("word", isWord(name));
+  find("headline").textContent = headline;
+  find("advice").textContent = advice;
+  progress.hidden = find("key-form").hidden = find("retry").hidden = true;
+  if (status !== "ok") showBars(null); // a bar would contradict what the words say
+  if (status !== "ok" && status !== "rejected") showSeen(null);
+}
+
+/** @param {number[] | null} probabilities */
 function showBars(probabilities) {
   const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : -1;
-  find("bars").querySelectorAll("tbody tr").forEach((row, label) => {
-    const share = probabilities ? 100 * probabilities[label] : 0;
+  const rows = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#bars tbody tr"));
+  rows.forEach((row, label) => {
+    const [bar, cell] = [row.querySelector(".bar"), row.querySelector(".percent")];
+    if (!(bar instanceof HTMLElement) || !cell) return;
+    const percent = probabilities ? 100 * probabilities[label] : 0;
     row.classList.toggle("best", label === best);
-    row.querySelector(".bar").style.width = `${share}%`;
-    row.querySelector(".number").textContent = probabilities ? share.toFixed(1) : "-";
+    bar.style.width = `${percent}%`;
+    cell.textContent = probabilities ? formatPercent(probabilities[label]) : "–";
   });
 }
 
-function make(tag, name = "", text = "") {
-  const element = document.createElement(tag);
-  element.className = name;
-  element.textContent = text;
-  return element;
+/** @param {number} share 0..1 */
+function formatPercent(share) {
+  if (share < 0.0005) return "0\u00a0%";
+  return `${(100 * Math.min(share, 0.999)).toFixed(1)}\u00a0%`; // no model is 100 % sure
+}
+
+/** @param {string} className */
+function isWord(className) {
+  return className.length > 2;
+}
+
+/** @param {string} text */
+function toSentence(text) {
+  const ending = /[.!?]$/.test(text) ? "" : ".";
+  return text.charAt(0).toUpperCase() + text.slice(1) + ending;
 }

@@ -1,87 +1,242 @@
-// The page: what is drawn, chosen, dropped or pasted goes to the back-end, its answer on screen.
+// The page: what is drawn, chosen, dropped or pasted goes to the backend, and its answer on screen.
 
-import { makeBars, showAnswer, showModel, showNothing } from "./answer.js";
-import { Sheet } from "./sheet.js";
+import {
+  announce,
+  makeBars,
+  showAnswer,
+  showBackend,
+  showEmpty,
+  showLoading,
+  showProblem,
+  showSeen,
+} from "./answer.js";
+import { BackendError } from "./backend_types.js";
+import { Drawing } from "./drawing.js";
+import { drawWithKeys, drawWithPointers } from "./input.js";
 
-const find = (id) => document.getElementById(id);
+// While a stroke goes on, an answer is shown once the model has been sure of it for a moment. After
+// it an answer is shown at once, and a rejection after a pause: the next stroke may complete a digit.
+const SURE = 0.9; // of the probability
+const HOLD_MS = 300;
+const PAUSE_MS = 700;
+const SAMPLE_STEP = 2; // of an example's 100 units, from one point of a stroke to the next
+
+/** @typedef {import("./backend_types.js").Answer} Answer */
+
+/** @param {string} id */
+const find = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const canvas = /** @type {HTMLCanvasElement} */ (find("canvas"));
+const buttons = {
+  undo: /** @type {HTMLButtonElement} */ (find("undo")),
+  redo: /** @type {HTMLButtonElement} */ (find("redo")),
+  clear: /** @type {HTMLButtonElement} */ (find("clear")),
+};
+
+/** @type {import("./backend_types.js").Backend | null} */
 let backend = null;
-let busy = false;
-let waiting = null; // the newest question that could not be asked at once
-let subject = 0; // grows with each new sheet or file, so that answers to old ones are dropped
+let apiKey = "";
+let version = 0; // grows with every change of the picture
+let contentVersion = 0; // grows when another picture or drawing took its place
+let isReading = false;
+let pause = 0; // timer before a rejection is shown
+/** @type {{name: string | null, since_ms: number}} */
+let candidate = { name: null, since_ms: 0 };
 
-const sheet = new Sheet(find("sheet"), () => {
-  if (sheet.strokes.length) ask(() => sheet.read());
-  else stop();
+const drawing = new Drawing(canvas, (change) => {
+  version++;
+  if (change === "content") contentVersion++;
+  clearTimeout(pause);
+  buttons.undo.disabled = !drawing.canUndo;
+  buttons.redo.disabled = !drawing.canRedo;
+  buttons.clear.disabled = drawing.isEmpty;
+  void readLatest();
 });
 
-function stop() {
-  subject++;
-  waiting = null;
-  if (backend) showNothing();
-}
-
-/** Ask for an answer; while one is on its way, only the newest question waits. */
-async function ask(source) {
-  waiting = { source, subject };
-  if (busy || !backend) return;
-  busy = true;
-  try {
-    while (waiting) {
-      const question = waiting;
-      waiting = null;
-      const answer = await backend.read(question.source());
-      if (question.subject === subject) showAnswer(answer);
-      await new Promise(requestAnimationFrame); // what was drawn meanwhile comes first
-    }
-  } finally {
-    busy = false;
+/** Read the picture as it is now. While an answer is awaited, only the newest picture waits. */
+async function readLatest() {
+  if (!backend) return;
+  if (drawing.isEmpty) {
+    find("result").ariaBusy = "false";
+    showEmpty();
+    return;
   }
+  if (isReading) return;
+  isReading = true;
+  let readVersion;
+  do {
+    readVersion = version;
+    await readOnce(backend, contentVersion);
+    await nextPaint(); // what was drawn meanwhile comes first
+  } while (readVersion !== version && !drawing.isEmpty);
+  isReading = false;
 }
 
-async function take(file) {
+/** @param {import("./backend_types.js").Backend} backend @param {number} readContent */
+async function readOnce(backend, readContent) {
+  find("result").ariaBusy = "true";
+  find("result").classList.toggle("picture", drawing.hasPicture);
+  if (drawing.hasPicture) await nextPaint(); // a large one may keep the page busy for a while
+  const start_ms = performance.now();
+  let show;
+  try {
+    const answer = await backend.predict(await drawing.toFile(), apiKey);
+    const duration_ms = performance.now() - start_ms;
+    show = { answer, run: () => showAnswer(answer, duration_ms) };
+  } catch (error) {
+    show = { answer: null, run: () => showProblem(toProblem(error)) };
+  }
+  if (readContent !== contentVersion) return; // of what is no longer there
+  find("result").ariaBusy = "false";
+  present(show.answer, show.run);
+}
+
+/** Wait until what has changed is on screen. */
+async function nextPaint() {
+  await new Promise(requestAnimationFrame);
+  await new Promise((resolve) => setTimeout(resolve));
+}
+
+/**
+ * Show an answer now, later or not at all.
+ *
+ * @param {Answer | null} answer null for a problem
+ * @param {() => void} show
+ */
+function present(answer, show) {
+  if (answer?.image) showSeen(answer.image);
+  if (drawing.isStrokeOpen) {
+    if (isSettled(answer)) show();
+    return;
+  }
+  candidate = { name: null, since_ms: 0 };
+  const isWiped = answer?.reason === "blank" && !drawing.hasPicture; // with the eraser
+  if (answer?.status === "ok" || drawing.hasPicture) show();
+  else pause = window.setTimeout(isWiped ? showEmpty : show, PAUSE_MS);
+}
+
+/** @param {Answer | null} answer */
+function isSettled(answer) {
+  const isSure = answer?.status === "ok" && (answer.confidence ?? 0) >= SURE;
+  const name = isSure ? answer.name : null;
+  if (name !== candidate.name) candidate = { name, since_ms: performance.now() };
+  return name !== null && performance.now() - candidate.since_ms >= HOLD_MS;
+}
+
+/** @param {unknown} error */
+function toProblem(error) {
+  if (error instanceof BackendError) return error;
+  const detail = error instanceof Error ? error.message : String(error);
+  return new BackendError("Something went wrong", `Reload the page and try again. (${detail})`);
+}
+
+/** @param {File | undefined | null} file */
+async function readFile(file) {
   if (!file) return;
-  subject++;
-  const current = subject;
+  const readContent = contentVersion;
   const bitmap = await createImageBitmap(file).catch(() => null);
-  if (current !== subject) return;
-  sheet.show(bitmap);
-  await ask(() => file);
+  if (readContent === contentVersion) drawing.showPicture({ file, bitmap });
 }
 
-function listen() {
-  find("clear").addEventListener("click", () => sheet.clear());
-  find("undo").addEventListener("click", () => sheet.undo());
-  find("file").addEventListener("change", ({ target }) => {
-    take(target.files[0]);
-    target.value = ""; // so that the same file can be chosen again
+/** @param {DataTransfer | null} data */
+function takeFrom(data) {
+  const file = data?.files[0];
+  if (file) return void readFile(file);
+  if (!data?.types.length) return;
+  const advice = "Save the picture on your device first, then choose it here.";
+  showProblem(new BackendError("That is not a picture file", advice));
+  find("retry").hidden = true;
+}
+
+/** Turn an example, lines of an SVG picture of 100 x 100, into strokes. */
+function drawExample(/** @type {Element} */ example) {
+  drawing.showLines(
+    [...example.querySelectorAll("path")].map((path) => {
+      const steps = Math.ceil(path.getTotalLength() / SAMPLE_STEP);
+      return Array.from({ length: steps + 1 }, (_, step) => {
+        const { x, y } = path.getPointAtLength((path.getTotalLength() * step) / steps);
+        return /** @type {import("./drawing.js").Point} */ ([x / 100, y / 100]);
+      });
+    }),
+  );
+}
+
+function listenToTools() {
+  buttons.undo.addEventListener("click", () => drawing.undo());
+  buttons.redo.addEventListener("click", () => drawing.redo());
+  buttons.clear.addEventListener("click", () => drawing.clear());
+  find("tools").addEventListener("change", ({ target }) => {
+    if (!(target instanceof HTMLInputElement)) return;
+    Object.assign(drawing, { [target.name]: target.value });
+    canvas.classList.toggle("erasing", drawing.tool === "eraser");
   });
+  for (const example of document.querySelectorAll(".example")) {
+    example.addEventListener("click", () => drawExample(example));
+  }
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") sheet.clear();
-    if (event.key === "z" && (event.ctrlKey || event.metaKey)) sheet.undo();
+    const isCommand = (event.ctrlKey || event.metaKey) && !event.altKey;
+    if (!isCommand || event.target instanceof HTMLInputElement) return;
+    const key = event.key.toLowerCase();
+    if (key === "y" || (key === "z" && event.shiftKey)) drawing.redo();
+    else if (key === "z") drawing.undo();
+    else return;
+    event.preventDefault();
   });
-  document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
-  for (const name of ["dragover", "dragleave", "drop"]) {
+}
+
+function listenForFiles() {
+  for (const [button, input] of [
+    ["choose", "file"],
+    ["photograph", "camera"],
+  ]) {
+    const chooser = /** @type {HTMLInputElement} */ (find(input));
+    find(button).addEventListener("click", () => chooser.click());
+    chooser.addEventListener("change", () => {
+      void readFile(chooser.files?.[0]);
+      chooser.value = ""; // so that the same file can be chosen again
+    });
+  }
+  document.addEventListener("paste", (event) => {
+    if (!(event.target instanceof HTMLInputElement)) takeFrom(event.clipboardData);
+  });
+  for (const name of /** @type {const} */ (["dragover", "dragleave", "drop"])) {
     document.addEventListener(name, (event) => {
-      event.preventDefault(); // else a picture that misses is opened instead of the page
-      find("drop").classList.toggle("over", name === "dragover");
-      if (name === "drop") take(event.dataTransfer.files[0]);
+      event.preventDefault(); // else the browser opens the picture instead of the page
+      document.body.classList.toggle("dropping", name === "dragover");
+      if (name === "drop") takeFrom(event.dataTransfer);
     });
   }
 }
 
+function listenToProblems() {
+  const retry = () => (backend ? void readLatest() : location.reload());
+  find("retry").addEventListener("click", retry);
+  window.addEventListener("online", () => !find("retry").hidden && retry());
+  find("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    apiKey = /** @type {HTMLInputElement} */ (find("key")).value.trim();
+    void readLatest();
+  });
+}
+
 async function start() {
-  listen();
+  listenToTools();
+  listenForFiles();
+  listenToProblems();
+  drawWithPointers(find("stage"), drawing);
+  drawWithKeys(drawing, announce);
   try {
-    const { openBackend } = await import("./backend.js"); // here, so that its failure is seen
-    backend = await openBackend();
+    const { openBackend } = await import("./backend.js").catch(() => {
+      const advice = "Check your connection, then try again.";
+      throw new BackendError("Part of this page did not load", advice);
+    });
+    backend = await openBackend(showLoading);
   } catch (error) {
-    showModel(`The model cannot be loaded: ${error.message}`);
+    showProblem(toProblem(error));
     return;
   }
   makeBars(backend.classNames);
-  showModel(backend.about);
-  if (waiting) await ask(waiting.source);
-  else showNothing();
+  showBackend(backend);
+  await readLatest();
 }
 
-start();
+if (location.protocol !== "file:") void start(); // else startup.js has said why it cannot work

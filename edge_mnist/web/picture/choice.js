@@ -9,18 +9,22 @@ const LEAST_STEEPNESS = 0.15; // of full ink, from one pixel to the next
 const PIECE_SHARE = 0.04; // of the largest component's ink; less is a speck
 
 /**
- * Choose the components of one digit.
+ * Choose the components of one digit, or with `keepAll` every one but specks, lines and edges.
  *
  * @returns {{mask: object, hasMore: boolean} | null} the mask of those that belong to it, and
  *   whether another one of similar size does not; null if there is nothing
  */
-export function chooseComponents(found, ink) {
+export function chooseComponents(found, ink, keepAll = false) {
   if (!found.n) return null;
   const components = joinPieces(found, ink);
   const parts = describe(components, ink);
-  const dropped = findClutter(components, parts);
+  const dropped = findClutter(components, parts, !keepAll);
   const main = pickMain(components, parts, dropped, ink);
   if (main === null) return null;
+  if (keepAll) {
+    const kept = parts.map((part, one) => !dropped[one] && isPart(part, parts[main]));
+    return { mask: components.maskOf(kept), hasMore: false };
+  }
   const similar = parts.map((part, one) => !dropped[one] && isSimilar(part, parts[main]));
   const kept = parts.map((part, one) => {
     if (one === main) return true;
@@ -96,10 +100,16 @@ function belongs(part, main) {
   return near || (share >= 0.08 && gap <= 0.3 && part.touches <= main.touches);
 }
 
+/** Tell whether a component is a part of a sign of several, wherever it lies. */
+function isPart(part, main) {
+  const isLarge = part.mass / main.mass >= PIECE_SHARE && part.touches <= main.touches;
+  return isLarge || belongs(part, main);
+}
+
 /** Find lines across the sheet, printed boxes and, where there is more, dark sheet edges. */
-function findClutter({ height, width, ...rest }, parts) {
+function findClutter({ height, width, ...rest }, parts, withBoxes = true) {
   const side = Math.sqrt(height * width);
-  const boxes = findBoxes(rest, parts);
+  const boxes = withBoxes ? findBoxes(rest, parts) : parts.map(() => false);
   const edges = parts.map(({ tall, wide, touches }) => {
     const flat = wide > 0.5 * width && tall < 0.16 * height;
     return touches > 0 && (flat || (tall > 0.5 * height && wide < 0.16 * width));

@@ -20,10 +20,11 @@ const LEAST_SIZE = 5; // pixels of the working picture
  * Find the ink of one digit.
  *
  * @param {{height: number, width: number, data: Uint8Array}} grey grey levels
+ * @param {boolean} keepAll take all the ink there is, not one digit's
  * @returns {{amount: object, hasMore: boolean} | null} the ink, 0..1, cropped to the digit, and
  *   whether something of similar size lies elsewhere; null if the picture is blank
  */
-export function findInk(grey) {
+export function findInk(grey, keepAll = false) {
   let levels = shrink(grey);
   if (Math.min(levels.height, levels.width) < LEAST_SIDE) return null;
   if (meanSide(levels) > PHOTO_SIDE) levels = blur(levels);
@@ -33,7 +34,7 @@ export function findInk(grey) {
   if (threshold === null) return null;
   const least = Math.fround(threshold);
   const mask = { ...ink, data: new Uint8Array(map(ink, (amount) => amount > least).data) };
-  const choice = chooseComponents(findComponents(dropLines(mask)), ink);
+  const choice = chooseComponents(findComponents(dropLines(mask)), ink, keepAll);
   if (choice === null) return null;
   const amount = cropInk(ink, choice.mask);
   if (Math.max(amount.height, amount.width) < LEAST_SIZE) return null;

@@ -14,7 +14,7 @@ const MIN_BINARY_STROKE_PX = 1.5; // of images without grey levels; see picture/
  * Turn a decoded picture of one digit into the model's input.
  *
  * @param {object} picture what `decoding.decode` returns
- * @param {string} framing `digit` or `whole`, see picture/reading.py
+ * @param {string} framing `digit`, `ink` or `whole`, see picture/frame.py
  * @returns {{image: Uint8Array, reason: string | null}} 784 levels, and why this is no picture of
  *   one digit
  */
@@ -24,7 +24,7 @@ export function readPicture(picture, framing = "digit") {
   for (const levels of [grey, invert(grey)]) {
     if (isMnistImage(levels)) return { image: levels.data, reason: null };
   }
-  const ink = findInk(grey);
+  const ink = findInk(grey, framing === "ink");
   if (ink === null) return { image: new Uint8Array(SIDE_PX * SIDE_PX), reason: "blank" };
   const { height, width, data } = ink.amount;
   const levels = Uint8Array.from(data, (amount) => roundHalfEven(Math.fround(amount * 255)));

@@ -1,0 +1,264 @@
+// The drawing: strokes, or a picture that was chosen, on a canvas, with undo and redo, as a file.
+
+const VIEW_PX = 800; // side of the canvas; strokes are kept in units of it, 0..1
+const FILE_PX = 200; // side of the PNG file: enough for the model's 28 x 28
+const WIDTHS = {
+  pen: { thin: 0.05, medium: 0.075, thick: 0.11 },
+  eraser: { thin: 0.08, medium: 0.14, thick: 0.22 },
+};
+const [PAPER, INK, ACCENT] = ["#ffffff", "#000000", "#1d4ed8"];
+
+/** @typedef {[number, number]} Point x and y from the upper left corner, in sides of the canvas */
+/** @typedef {{points: Point[], width: number, isErasing: boolean}} Stroke */
+/** @typedef {{file: Blob, bitmap: ImageBitmap | null}} Picture bitmap: null if it has no preview */
+/** @typedef {{strokes: Stroke[], picture: Picture | null}} Content */
+
+/** @type {Content} */
+const EMPTY = { strokes: [], picture: null };
+
+export class Drawing {
+  /** @type {Content} */
+  #content = EMPTY;
+  /** @type {Content[]} */
+  #undone = [];
+  /** @type {Content[]} */
+  #past = [];
+  /** @type {Stroke | null} */
+  #stroke = null;
+  /** @type {Point | null} */
+  #cursor = null;
+  #isPaintDue = false;
+  /** @type {"pen" | "eraser"} */
+  tool = "pen";
+  /** @type {"thin" | "medium" | "thick"} */
+  size = "medium";
+
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {(change: "stroke" | "content") => void} onChange called when a stroke grows or ends,
+   *   and when undo, redo, clear or a picture replaced what was there
+   */
+  constructor(canvas, onChange) {
+    this.canvas = canvas;
+    this.onChange = onChange;
+    canvas.width = canvas.height = VIEW_PX;
+    this.#paintSoon();
+  }
+
+  get isEmpty() {
+    return !this.#content.strokes.length && !this.#content.picture;
+  }
+
+  get isStrokeOpen() {
+    return this.#stroke !== null;
+  }
+
+  get hasPicture() {
+    return this.#content.picture !== null;
+  }
+
+  get canUndo() {
+    return this.#past.length > 0;
+  }
+
+  get canRedo() {
+    return this.#undone.length > 0;
+  }
+
+  /** Width of the next stroke, in sides of the canvas. */
+  get strokeWidth() {
+    return WIDTHS[this.tool][this.size];
+  }
+
+  /**
+   * Put the pen down. A picture makes room for the new drawing.
+   *
+   * @param {Point} point
+   * @param {{isErasing?: boolean}} [options]
+   */
+  beginStroke(point, { isErasing = this.tool === "eraser" } = {}) {
+    this.endStroke();
+    const width = WIDTHS[isErasing ? "eraser" : "pen"][this.size];
+    this.#stroke = { points: [point], width, isErasing };
+    this.#record({ strokes: [...this.#content.strokes, this.#stroke], picture: null });
+    this.#notify("stroke");
+  }
+
+  /** @param {Point[]} points */
+  extendStroke(points) {
+    if (!this.#stroke) return;
+    this.#stroke.points.push(...points);
+    this.#notify("stroke");
+  }
+
+  /** Lift the pen. A stroke that never came near the canvas is dropped. */
+  endStroke() {
+    if (!this.#stroke) return;
+    if (!reachesCanvas(this.#stroke)) return this.cancelStroke();
+    this.#stroke = null;
+    this.#notify("stroke");
+  }
+
+  /** Take back the stroke that is being drawn. */
+  cancelStroke() {
+    if (!this.#stroke) return;
+    this.#stroke = null;
+    this.#content = this.#past.pop() ?? EMPTY;
+    this.#notify("content");
+  }
+
+  undo() {
+    this.endStroke();
+    const before = this.#past.pop();
+    if (!before) return;
+    this.#undone.push(this.#content);
+    this.#content = before;
+    this.#notify("content");
+  }
+
+  redo() {
+    this.endStroke();
+    const after = this.#undone.pop();
+    if (!after) return;
+    this.#past.push(this.#content);
+    this.#content = after;
+    this.#notify("content");
+  }
+
+  clear() {
+    this.endStroke();
+    if (!this.isEmpty) this.#replace(EMPTY);
+  }
+
+  /** @param {Picture} picture */
+  showPicture(picture) {
+    this.endStroke();
+    this.#replace({ strokes: [], picture });
+  }
+
+  /**
+   * Replace the drawing by other strokes.
+   *
+   * @param {Point[][]} lines
+   */
+  showLines(lines) {
+    this.endStroke();
+    const width = WIDTHS.pen.medium;
+    const strokes = lines.map((points) => ({ points, width, isErasing: false }));
+    this.#replace({ strokes, picture: null });
+  }
+
+  /**
+   * Show where the keyboard's pen is.
+   *
+   * @param {Point | null} point
+   */
+  showCursor(point) {
+    this.#cursor = point;
+    this.#paintSoon();
+  }
+
+  /** Return the chosen picture's file as it came, or the drawing as PNG. */
+  async toFile() {
+    if (this.#content.picture) return this.#content.picture.file;
+    const canvas = new OffscreenCanvas(FILE_PX, FILE_PX);
+    const context = canvas.getContext("2d");
+    if (context) this.#paintStrokes(context, FILE_PX);
+    return canvas.convertToBlob({ type: "image/png" });
+  }
+
+  /** @param {Content} content */
+  #record(content) {
+    this.#past.push(this.#content);
+    this.#undone = [];
+    this.#content = content;
+  }
+
+  /** @param {Content} content */
+  #replace(content) {
+    this.#record(content);
+    this.#notify("content");
+  }
+
+  /** @param {"stroke" | "content"} change */
+  #notify(change) {
+    this.#paintSoon();
+    this.onChange(change);
+  }
+
+  #paintSoon() {
+    if (this.#isPaintDue) return;
+    this.#isPaintDue = true;
+    requestAnimationFrame(() => {
+      this.#isPaintDue = false;
+      this.#paint();
+    });
+  }
+
+  #paint() {
+    const context = this.canvas.getContext("2d");
+    if (!context) return;
+    this.#paintStrokes(context, VIEW_PX);
+    if (this.#content.picture) paintPicture(context, this.#content.picture);
+    if (this.#cursor) this.#paintCursor(context, this.#cursor);
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D} context
+   * @param {number} side
+   */
+  #paintStrokes(context, side) {
+    context.fillStyle = PAPER;
+    context.fillRect(0, 0, side, side);
+    context.lineCap = context.lineJoin = "round";
+    for (const { points, width, isErasing } of this.#content.strokes) {
+      context.strokeStyle = isErasing ? PAPER : INK;
+      context.lineWidth = width * side;
+      context.beginPath();
+      for (const [x, y] of points) context.lineTo(x * side, y * side);
+      const [x, y] = points[points.length - 1];
+      context.lineTo(x * side + 0.01, y * side); // a line without length, a dot, is not painted
+      context.stroke();
+    }
+  }
+
+  /** @param {CanvasRenderingContext2D} context @param {Point} cursor */
+  #paintCursor(context, [x, y]) {
+    context.beginPath();
+    context.arc(x * VIEW_PX, y * VIEW_PX, (this.strokeWidth * VIEW_PX) / 2, 0, 2 * Math.PI);
+    for (const [style, width] of /** @type {const} */ ([
+      [PAPER, 14],
+      [ACCENT, 8],
+    ])) {
+      context.strokeStyle = style; // a light rim, so that it is seen on ink too
+      context.lineWidth = width;
+      context.stroke();
+    }
+    if (!this.#stroke) return;
+    context.fillStyle = ACCENT;
+    context.fill();
+  }
+}
+
+/** @param {Stroke} stroke */
+function reachesCanvas({ points, width }) {
+  const [low, high] = [-width / 2, 1 + width / 2];
+  return points.some(([x, y]) => x > low && x < high && y > low && y < high);
+}
+
+/**
+ * Paint a picture as large as it fits.
+ *
+ * @param {CanvasRenderingContext2D} context
+ * @param {Picture} picture
+ */
+function paintPicture(context, { bitmap }) {
+  if (!bitmap) {
+    Object.assign(context, { fillStyle: "#565d6b", font: "40px sans-serif", textAlign: "center" });
+    context.fillText("No preview", VIEW_PX / 2, VIEW_PX / 2);
+    return;
+  }
+  const scale = VIEW_PX / Math.max(bitmap.width, bitmap.height);
+  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+  context.drawImage(bitmap, (VIEW_PX - width) / 2, (VIEW_PX - height) / 2, width, height);
+}
