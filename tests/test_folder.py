@@ -326,7 +326,7 @@ def test_folders_nested_deeper_than_python_calls(tmp_path: Path) -> None:
 
 
 def test_a_teacher_of_other_classes_is_refused(signs: Path, tmp_path: Path) -> None:
-    recipe = find_recipe("default", dataset=str(signs), teacher="max/model.int8.onnx")
+    recipe = find_recipe("digits", dataset=str(signs), teacher="max/model.int8.onnx")
     with pytest.raises(ModelError, match="has other classes"):
         train(recipe, load_dataset(str(signs)), out=tmp_path)
 

@@ -367,7 +367,7 @@ def test_no_connection(browser: Page, urls: dict[str, str]) -> None:
 
 
 def test_the_key_is_asked_for(browser: Page, tmp_path: Path) -> None:
-    with run_server(tmp_path, EDGE_MNIST_API_KEY="open sesame") as server:
+    with run_server(tmp_path, EDGE_MNIST_API_KEY="open-sesame") as server:
         browser.show(f"{server.url}/")
         browser.draw(SEVEN)
         browser.wait_for_status("error")
@@ -376,7 +376,7 @@ def test_the_key_is_asked_for(browser: Page, tmp_path: Path) -> None:
             type_key(browser, key)
             browser.wait_for(f"{browser.find('headline')}.textContent.includes('not accepted')")
             browser.run(f"{browser.find('headline')}.textContent = ''")
-        type_key(browser, " open sesame ")
+        type_key(browser, " open-sesame ")
         browser.wait_for_digit("7")
         assert not browser.run(f"{browser.find('key-form')}.offsetWidth")
 

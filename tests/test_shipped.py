@@ -86,8 +86,10 @@ def test_released_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.M
     assert find_model("nano") == FOLDERS["nano"] / FLOAT32_NAME
     assert find_model("max/model.int8.onnx") == FOLDERS["max"] / INT8_NAME
     (tmp_path / "nano").mkdir()
-    with pytest.raises(ModelError):  # what the user has comes first
-        find_model("nano")
+    assert find_model("nano") == FOLDERS["nano"] / FLOAT32_NAME  # a released name is never a path
+    for path in ("./nano", Path("nano")):
+        with pytest.raises(ModelError):
+            find_model(path)
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ def test_no_network_is_one_line(edge_mnist: Command, tmp_path: Path) -> None:
     ("options", "words"),
     [
         (("--target", "moon"), "no target named 'moon'"),
-        (("--target", "web", "--quantize"), "--quantize is for checkpoints"),
+        (("--target", "web", "--quantize"), "--quantize has no effect with --target web"),
     ],
 )
 def test_wrong_usage(edge_mnist: Command, options: tuple[str, ...], words: str) -> None:

@@ -1,7 +1,7 @@
 """The plan of a job: its pictures, divided once into numbered parts, and recorded.
 
 A picture belongs to the same part for good, and a part is written as one file under a name of its
-own, whole or not at all. Whoever writes a part again, a worker that was believed to be lost or a
+own, whole or not at all. Who writes a part again, a worker that was believed to be lost or a
 job that was started again, replaces the file by one with the same rows. This is what makes every
 picture appear exactly once. Ray Data's own checkpoints do not give that: their files are named
 after the run, so that two runs, one of them perhaps what is left of a killed driver, write rows

@@ -84,7 +84,7 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         logger.warning("listening on %s without an API key: set %s", host, KEY_VARIABLE)
     if settings.workers == 1:
         announce(text)
-        # After its orderly end uvicorn raises the signal again, for whoever was there before it.
+        # After its orderly end uvicorn raises the signal again, for its former handler.
         signal.signal(signal.SIGTERM, lambda number, frame: None)
         uvicorn.Server(config).run(sockets=[listener])
         return

@@ -1,4 +1,4 @@
-// Choosing which connected parts of the ink belong to one digit; the twin of picture/choice.py.
+// Choosing which connected parts of the ink belong to one digit; the counterpart of picture/digit.py.
 
 import { findComponents, joinComponents } from "./components.js";
 import { measureThickness, spread } from "./morphology.js";

@@ -1,4 +1,4 @@
-// Connected parts of a mask; the twin of picture/components.py.
+// Connected parts of a mask; the counterpart of picture/digit.py.
 
 /** The 8-connected parts of a mask, as horizontal runs of pixels. */
 export class Components {

@@ -1,4 +1,4 @@
-// Decoding: from a picture's bytes to grey levels, within limits; the twin of picture/decoding.py.
+// Decoding: from a picture's bytes to grey levels, within limits; the counterpart of picture/decode.py.
 // A decoded picture is {height, width, channels, data}, channels 1, 3 or 4.
 
 import { readOrigin } from "./exif.js";

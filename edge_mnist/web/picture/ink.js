@@ -1,4 +1,4 @@
-// Finding the ink of one digit in a grey picture; the twin of picture/ink.py, which says why.
+// Finding the ink of one digit in a grey picture; the counterpart of picture/digit.py, which says why.
 
 import { PHOTO_SIDE, chooseComponents } from "./choice.js";
 import { findComponents } from "./components.js";

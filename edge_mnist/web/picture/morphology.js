@@ -1,4 +1,4 @@
-// Growing, closing and opening of images; the twin of picture/morphology.py. An image here is
+// Growing, closing and opening of images; the counterpart of picture/digit.py. An image here is
 // {height, width, data} with Float32Array, a mask the same with Uint8Array.
 
 /** Grey closing: fill everything dark that is narrower than `window` pixels. */

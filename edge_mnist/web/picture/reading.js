@@ -1,5 +1,5 @@
 // From any picture to what the model eats: one image, 28 x 28, 0 = background, 255 = full ink.
-// The twin of picture/reading.py.
+// The counterpart of picture/reading.py.
 
 import { toGrey } from "./decoding.js";
 import { BOX_PX, borderOf, boundsOf, crop, findInk } from "./ink.js";
