@@ -144,12 +144,13 @@ def test_cards_of_models_without_unipen_do_not_name_it(exports: Path) -> None:
 
 def test_without_unipen_the_message_says_how_to_go_on(edge_mnist: Command, tmp_path: Path) -> None:
     command = ("train", "--dataset", "digits", "--epochs", 1, "--offline", "-q")
-    done = edge_mnist(*command, "--set", "handwriting_share=0.3")
+    empty = {"EDGE_MNIST_DATA": ""}
+    done = edge_mnist(*command, "--set", "handwriting_share=0.3", env=empty)
     assert done.returncode == 3
     assert "UNIPEN" in done.stderr
     assert "--set handwriting_share=0" in done.stderr
     assert not (tmp_path / "runs").exists()
-    assert edge_mnist(*command, "--set", "handwriting_share=0").returncode == 0
+    assert edge_mnist(*command, "--set", "handwriting_share=0", env=empty).returncode == 0
 
 
 def test_other_classes_than_digits_are_refused(digits: Dataset, characters: Characters) -> None:
@@ -169,7 +170,7 @@ def make_validation(n: int, right: float, seed: int) -> Validation:
 def test_no_source_is_rejected_more_than_allowed() -> None:
     sure, unsure = make_validation(3000, 9, 0), make_validation(2000, 5, 1)
     both = calibrate({"sure": sure, "unsure": unsure})
-    assert 0.004 < both.rejected_shares["unsure"] <= MAX_REJECTED_SHARE
+    assert 0.003 < both.rejected_shares["unsure"] <= MAX_REJECTED_SHARE
     assert both.rejected_shares["sure"] < both.rejected_shares["unsure"]
     alone = calibrate({"sure": sure}, temperature=both.temperature)
     assert alone.rejection_threshold > both.rejection_threshold

@@ -530,8 +530,8 @@ def _union_runs(rows: Indices, starts: Indices, ends: Indices, height: int) -> I
 def mean_stroke_width(mask: Mask) -> float:
     """Estimate the width of a mask's strokes, in pixels: twice its area over its outline.
 
-    The outline has two sides. Where a stroke is one pixel wide, its pixels are both of them: those
-    that belong to no square of 2 x 2.
+    The outline has two sides. Where most pixels belong to no square of 2 x 2, strokes are one pixel
+    wide, and those pixels are both sides. Elsewhere such pixels are ragged edges.
     """
     inner = mask.copy()
     inner[1:] &= mask[:-1]
@@ -543,8 +543,8 @@ def mean_stroke_width(mask: Mask) -> float:
     for rows in (slice(1, None), slice(None, -1)):
         for columns in (slice(1, None), slice(None, -1)):
             is_wide[rows, columns] |= squares
-    n = int(mask.sum())
-    n_outline = (n - int(inner.sum())) + (n - int(is_wide.sum()))
+    n, n_thin = int(mask.sum()), int(mask.sum()) - int(is_wide.sum())
+    n_outline = n - int(inner.sum()) + (n_thin if 2 * n_thin > n else 0)
     return 2 * n / max(1, n_outline)
 
 

@@ -34,14 +34,15 @@ export function spread(values, window, axis) {
 
 /**
  * Return how thick the strokes of a mask are on average, in pixels: twice its area over its
- * outline. Where a stroke is one pixel wide, its pixels are both sides of the outline: those that
- * belong to no square of 2 x 2.
+ * outline. Where most pixels belong to no square of 2 x 2, strokes are one pixel wide, and those
+ * pixels are both sides of the outline. Elsewhere such pixels are ragged edges.
  */
 export function measureThickness({ height, width, data }) {
   const has = (y, x) => y >= 0 && y < height && x >= 0 && x < width && data[y * width + x];
   const isSquare = (y, x) => has(y, x) && has(y, x + 1) && has(y + 1, x) && has(y + 1, x + 1);
   let area = 0;
   let outline = 0;
+  let thin = 0;
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
       if (!data[at]) continue;
@@ -51,10 +52,10 @@ export function measureThickness({ height, width, data }) {
       if (!(level && upright)) outline++;
       const isWide =
         isSquare(y, x) || isSquare(y - 1, x) || isSquare(y, x - 1) || isSquare(y - 1, x - 1);
-      if (!isWide) outline++;
+      if (!isWide) thin++;
     }
   }
-  return (2 * area) / Math.max(1, outline);
+  return (2 * area) / Math.max(1, outline + (2 * thin > area ? thin : 0));
 }
 
 /** Running maximum in place, by doubling: line[i] becomes the largest of the next `wanted`. */
