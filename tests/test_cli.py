@@ -24,12 +24,12 @@ def test_help_and_version(edge_mnist: Command) -> None:
     assert edge_mnist("--version").stdout.startswith("edge-mnist ")
 
 
-def test_the_other_doors(tmp_path: Path, drawings: list[Path]) -> None:
+def test_script_and_entry_point(tmp_path: Path, drawings: list[Path]) -> None:
     script = Path(__file__).parents[1] / "cli.py"
     command = Path(sys.executable).with_name("edge-mnist")
-    for door in ([sys.executable, str(script)], [str(command)]):
+    for start in ([sys.executable, str(script)], [str(command)]):
         done = subprocess.run(
-            [*door, "predict", str(drawings[7])],
+            [*start, "predict", str(drawings[7])],
             capture_output=True,
             text=True,
             cwd=tmp_path,

@@ -53,7 +53,7 @@ def serve(
 
     With EDGE_MNIST_API_KEY in the environment, requests need that key.
     """
-    require_package("uvicorn", "edge-mnist[serve]")
+    require_package("uvicorn", "serve")
     from edge_mnist.serving.server import serve as run_server
     from edge_mnist.serving.settings import KEY_VARIABLE, Settings
 

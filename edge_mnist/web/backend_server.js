@@ -82,7 +82,7 @@ async function toError(response) {
 function keyError(key) {
   return new BackendError(
     key ? "This key is not accepted" : "This server asks for a key",
-    "Whoever runs the server can tell you the key.",
+    "Ask the person who runs the server for it.",
     { needsKey: true },
   );
 }
