@@ -136,7 +136,10 @@ def test_a_device_without_torch(wheel: Path, tmp_path: Path, drawings: list[Path
         assert done.returncode == 3
         (line,) = done.stderr.splitlines()
         assert "edge-mnist[train]" in line
-    for arguments, extra in ((["serve"], "serve"), (["predict", "--engine", "ray", tmp_path], "ray")):
+    for arguments, extra in (
+        (["serve"], "serve"),
+        (["predict", "--engine", "ray", tmp_path], "ray"),
+    ):
         done = run(*arguments)
         assert done.returncode == 3
         (line,) = done.stderr.splitlines()
