@@ -299,7 +299,7 @@ class Predictor:
     ) -> Prediction:
         confidence, reason = probabilities[label], model_input.reason
         if reason is None and confidence < self.info.rejection_threshold:
-            reason = "not a digit"
+            reason = "not a digit" if self.info.framing == "digit" else "none of the classes"
         if self._accept_all:
             reason = None
         return Prediction(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, print_json
+from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, carry_options, print_json
 from edge_mnist.machine import require_package
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def train(
     if as_json:
         print_json(dataclasses.asdict(figures))
     else:
-        rendering.print_training(figures)
+        carried = carry_options(data_dir=data_dir, offline=offline)
+        rendering.print_training(figures, carried=carried)
 
 
 def _plot(folder: Path, result: "TrainingRun | FoldsResult", dataset: "Dataset") -> None:

@@ -26,6 +26,7 @@ from edge_mnist.training.datasets import DIGIT_LABELS, Dataset, split_training
 from edge_mnist.training.handwriting import Handwriting, LabelledImages, Pool, make_thin_pool
 from edge_mnist.training.networks import compute_logits, make_network, to_pixels
 from edge_mnist.training.outliers import draw_outliers
+from edge_mnist.training.provenance import record_training_data
 from edge_mnist.training.recipes import Recipe, parse_recipe
 from edge_mnist.training.unipen import Characters
 
@@ -120,6 +121,7 @@ class Trainer:
         self.recipe, self.device, self.epoch = recipe, device, 0
         self.steps_done = 0
         self.class_names, self.dataset_name = dataset.class_names, dataset.name
+        self.trained_on = record_training_data(dataset)
         train, self.held_out = split_training(dataset, recipe)
         self.images = torch.from_numpy(dataset.train_images[train]).to(device)  # (N, 28, 28) uint8
         self.labels = torch.from_numpy(dataset.train_labels[train]).to(device)  # (N,)
@@ -320,7 +322,9 @@ class Trainer:
         """Return the weights and, unless the training is finished, the state to continue it."""
         weights = self.average.module.state_dict()
         if self.epoch >= self.recipe.epochs:
-            checkpoint = Checkpoint(self.recipe, self.epoch, self.class_names, weights)
+            checkpoint = Checkpoint(
+                self.recipe, self.epoch, self.class_names, weights, trained_on=self.trained_on
+            )
             # On the network as it is loaded again: another memory layout adds in another order.
             calibration = self.calibrate(load_network(checkpoint))
             return dataclasses.replace(checkpoint, calibration=calibration)
@@ -333,7 +337,9 @@ class Trainer:
             rate = self.optimizer.param_groups[0]["lr"]
             so_far = [self.plateau.best, self.plateau.num_bad_epochs, rate]
             state["plateau"] = torch.tensor(so_far, dtype=torch.float64)
-        return Checkpoint(self.recipe, self.epoch, self.class_names, weights, state)
+        return Checkpoint(
+            self.recipe, self.epoch, self.class_names, weights, state, trained_on=self.trained_on
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Return to the state in which ``checkpoint`` was taken.
