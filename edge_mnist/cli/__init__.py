@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 
 from edge_mnist.cli.app import app
+from edge_mnist.machine import passive_waiting
 
 __all__ = ["main"]
 
@@ -18,4 +19,5 @@ def main() -> None:
     for module in pkgutil.iter_modules(__path__):
         if module.name not in ("app", "rendering"):
             importlib.import_module(f"{__name__}.{module.name}")
-    app()
+    with passive_waiting():
+        app()

@@ -119,11 +119,12 @@ def print_folds(result: "FoldsResult") -> None:
 
 def print_run(result: "RunResult") -> None:
     """Print what a training measured."""
+    threads = f"{result.threads} thread" + "s" * (result.threads != 1)
     rejected = f", {result.test_rejected:.2%} rejected" if result.test_rejected else ""
     OUT.print(
         f"{result.folder}: {result.test_accuracy:.2%} of {result.n_test_images:,} test images"
         f"{rejected} (validation {result.validation_accuracy:.2%}), {result.n_weights:,} weights, "
-        f"{result.train_s:.0f} s on {result.device}",
+        f"{result.train_s:.0f} s on {result.device}, {threads}",
         markup=False,
     )
 

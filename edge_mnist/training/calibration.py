@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-# Of the held-out images of each source, each of which shows one of the classes. The int8 file, which
-# rejects a few more, is to reject at most 0.5 % of them.
+# Of the held-out images of each source, each of which shows one of the classes. The int8 file
+# rejects a few more, and is to reject at most 0.5 % of them.
 MAX_REJECTED_SHARE = 0.004
 # Of all images, by 95 % confidence: few held-out images say little about the rarest answers.
 MAX_TRUE_REJECTED_SHARE = 0.01
@@ -102,7 +102,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
 
     def loss(log_temperature: float) -> float:
         temperature = math.exp(log_temperature)
-        return float(cross_entropies(logits, labels, temperature).mean()) + lead / temperature
+        return float(cross_entropies(logits, labels, temperature).mean() + lead / temperature)
 
     places = [high - golden * (high - low), low + golden * (high - low)]
     losses = [loss(place) for place in places]

@@ -62,6 +62,7 @@ def cross_validate(
     handwriting: Characters | None = None,
     out: str | os.PathLike[str],
     device: str | torch.device = "auto",
+    threads: int | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -74,6 +75,7 @@ def cross_validate(
         handwriting: UNIPEN, for a recipe with a ``handwriting_share``; None loads it.
         out: Gets a run folder ``fold-1``, ``fold-2`` ... for each fold.
         device: ``auto``, ``cpu``, ``cuda`` or a torch device.
+        threads: As for ``train``; all folds take the number of the first.
         resume: Keep the finished folds, and continue with the one that was stopped.
         overwrite: Replace an earlier run in ``out``.
         report: Called with the progress every few steps.
@@ -104,11 +106,13 @@ def cross_validate(
                 handwriting=handwriting,
                 out=part,
                 device=device,
+                threads=threads,
                 resume=resume,
                 overwrite=not resume,
                 report=report,
             ).result
         results.append(result)
+        threads = result.threads or threads
     summary = summarise(str(folder), recipe, results)
     write_atomically(folder / FOLDS_NAME, to_json(dataclasses.asdict(summary)))
     return summary
