@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from conftest import Command
 from PIL import Image
 
 from edge_mnist import doctor
+from edge_mnist.cli.app import carry_options
+from edge_mnist.model_file import locate, shell_path
 
 COMMANDS = ("train", "export", "validate", "plot", "predict", "doctor", "quickstart")
 
@@ -226,6 +230,59 @@ def test_one_flow_without_options(
     done = edge_mnist("validate", "--max-accuracy-lost", "0.02")
     assert done.returncode == 0, done.stdout + done.stderr
     assert edge_mnist("validate", "--self-test").returncode == 0
+
+
+def next_command(stderr: str) -> str:
+    (hint,) = (line for line in stderr.splitlines() if line.startswith("next: "))
+    return hint.removeprefix("next: edge-mnist ")
+
+
+def test_hints_can_be_pasted(edge_mnist: Command, tmp_path: Path) -> None:
+    """Also where a folder has the name of a released model, and characters that a shell reads."""
+
+    def paste(hint: str, more: str = "") -> subprocess.CompletedProcess[str]:
+        command = f"{shlex.quote(sys.executable)} -m edge_mnist {hint} {more}"
+        return subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    train = ("train", "--dataset", "digits", "--epochs", 2, "-q")
+    assert edge_mnist(*train, "--out", "other").returncode == 0
+    os.utime(tmp_path / "other" / "checkpoint.safetensors", (2e9, 2e9))  # "the newest run"
+    done = edge_mnist(*train, "--out", "nano", "--offline")
+    assert done.returncode == 0, done.stderr
+    done = paste(next_command(done.stderr), """-o "max/it's" --max-accuracy-lost 0.3""")
+    assert done.returncode == 0, done.stderr
+    assert "nano/checkpoint.safetensors exported" in done.stdout
+    assert "model.int8.onnx" in done.stdout
+    done = paste(next_command(done.stderr), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {Path(one["path"]).parent for one in report["models"]} == {Path("max/it's")}
+    limits = {
+        check["limit"]
+        for one in report["models"]
+        for check in one["checks"]
+        if check["name"] == "accuracy lost by int8"
+    }
+    assert limits == {0.3}
+
+
+def test_what_a_hint_repeats() -> None:
+    assert carry_options(data_dir=None, offline=False, quantize=None) == ""
+    carried = carry_options(max_accuracy_lost=0.01, data_dir=Path("my data"), offline=True)
+    assert carried == " --max-accuracy-lost 0.01 --data-dir 'my data' --offline"
+
+
+def test_paths_on_a_command_line() -> None:
+    for path, word in (
+        ("runs/a", "runs/a"),
+        ("-x", "./-x"),
+        ("nano/model.onnx", "./nano/model.onnx"),
+    ):
+        assert shell_path(path) == word
+        assert locate(shell_path(path)) == Path(path)
+    assert shell_path("a b") == "'a b'"
 
 
 def test_quickstart_without_mnist(edge_mnist: Command, tmp_path: Path) -> None:

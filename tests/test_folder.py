@@ -1,5 +1,6 @@
 """A data set of one's own: invented signs, in every layout, and how a folder is split."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,8 +15,10 @@ from PIL import Image, ImageDraw
 
 from edge_mnist import Predictor
 from edge_mnist.errors import DataError, ModelError
+from edge_mnist.exporting.onnx import export
 from edge_mnist.picture import read_picture
 from edge_mnist.training.datasets import load_dataset, split_training
+from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import train
 
@@ -345,9 +348,14 @@ def test_signs_of_several_parts_all_the_way(edge_mnist: Command, tmp_path: Path)
     done = edge_mnist("export", "run", "--quantize", "--max-accuracy-lost", "0.1")
     assert done.returncode == 0, done.stderr
     assert edge_mnist("validate", "exports", "--max-accuracy-lost", "0.1").returncode == 0
-    # The very pictures of the test part, found by what the model sees of them, as files.
+    card = (tmp_path / "exports" / "MODEL_CARD.md").read_text()
+    assert "one sign of the classes above per picture" in " ".join(card.split())
+    assert "needs 299 images that the training held out" in " ".join(card.split())
+    assert "digit" not in card
+    # The very pictures of the test part, found by what the model sees of them, as files. None is
+    # rejected: a threshold by twenty images would be one by chance.
     dataset = load_dataset(str(folder))
-    predictor = Predictor(tmp_path / "exports", accept_all=True)
+    predictor = Predictor(tmp_path / "exports")
     assert predictor.info.framing == "ink"
     tests = images_of(dataset.test_images)  # none of which is a training image
     paths = [
@@ -362,6 +370,34 @@ def test_signs_of_several_parts_all_the_way(edge_mnist: Command, tmp_path: Path)
     # The command reads new ones by the same path.
     new = write_signs(tmp_path / "new", 4, names=SEVERAL_PARTS, seed=99)
     paths = sorted(new.rglob("*.png"))
-    done = edge_mnist("predict", *paths, "--json", "--accept-all")
+    done = edge_mnist("predict", *paths, "--json")
     names = np.array([item["name"] for item in json.loads(done.stdout)["items"]])
     assert (names == [path.parent.name for path in paths]).mean() > 0.85
+
+
+def test_what_train_says_is_rejected_is_what_predict_rejects(tmp_path: Path) -> None:
+    for seed, (part, n_pictures) in enumerate((("train", 20), ("val", 70), ("test", 20))):
+        write_signs(tmp_path / "signs" / part, n_pictures, names=SEVERAL_PARTS, seed=seed)
+    dataset = load_dataset(str(tmp_path / "signs"))
+    # As little training as leaves some answers unsure.
+    run = train(find_recipe("digits", dataset=dataset.name, epochs=6), dataset)
+    assert run.checkpoint.calibration.rejection_threshold > 0
+    unsure = dataclasses.replace(run.checkpoint.calibration, rejection_threshold=0.5)
+    for checkpoint in (run.checkpoint, dataclasses.replace(run.checkpoint, calibration=unsure)):
+        exported = export(dataclasses.replace(run, checkpoint=checkpoint), folder=tmp_path / "out")
+        logits = compute_logits(run.network, dataset.test_images)
+        expected = checkpoint.calibration.measure_rejected(logits)
+        predictor = Predictor(tmp_path / "out")
+        paths = sorted((tmp_path / "signs" / "test").rglob("*.png"))
+        answers = [predictor.predict(path) for path in paths]
+        assert np.mean([one.status == "rejected" for one in answers]) == pytest.approx(expected)
+        assert {one.reason for one in answers} <= {None, "none of the classes"}
+        (report,) = exported.validation.models
+        assert report.accuracy is not None
+        assert report.accuracy.rejected == pytest.approx(expected)
+        everything = Predictor(tmp_path / "out", accept_all=True)
+        names = [everything.predict(path).name for path in paths]
+        right = [name == path.parent.name for name, path in zip(names, paths, strict=True)]
+        assert np.mean(right) == pytest.approx(run.result.test_accuracy)
+    assert run.result.test_rejected == run.checkpoint.calibration.measure_rejected(logits)
+    assert expected > 0
