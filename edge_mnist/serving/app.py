@@ -44,17 +44,6 @@ PATHS = {"index.html": "/", "docs.html": "/docs", "backend_server.js": "/backend
 NOT_SERVED = ("backend_web.js",)
 EXAMPLE = HERE / "docs" / "example.png"
 HEALTH = ("/healthz", "/v2/health/live", "/v2/health/ready")
-# A page loads its own files, asks its own server, and shows pictures that it made itself.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-PAGE_HEADERS = {
-    "content-security-policy": POLICY,
-    "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
 STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
 PREDICT = "/predict"
 TOP_K = Query(ge=1, le=999, description="List the likeliest classes of each picture.")
@@ -121,7 +110,10 @@ def make_app(settings: Settings) -> ASGIApp:
         # What FastAPI does between a request and its endpoint takes as long as reading a small
         # picture, and without a query it has nothing to validate.
         if scope.get("path") == PREDICT and scope["method"] == "POST" and not scope["query_string"]:
-            response = await predict(Request(scope, receive, send))
+            try:
+                response = await predict(Request(scope, receive, send))
+            except HTTPException as error:
+                response = make_error(error.status_code, error.detail)
             await response(scope, receive, send)
         else:
             await api(scope, receive, send)
@@ -146,7 +138,7 @@ def _make_file_route(file: Path) -> Route:
     content, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0]
 
     async def send_file(_: Request) -> Response:
-        return Response(content, media_type=kind, headers=PAGE_HEADERS)
+        return Response(content, media_type=kind)
 
     return Route(PATHS.get(file.name, f"/{file.name}"), send_file)
 
@@ -250,7 +242,7 @@ def _make_predict(
 async def _read_uploads(request: Request, engine: Engine, most: int) -> list[tuple[str, bytes]]:
     """Return name and content of each picture in a request."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
-    body = await request.body()
+    body: bytes = request.state.body
     if kind == b"multipart/form-data":
         split = partial(_split_form, body, options.get(b"boundary", b""), most)
         uploads = split() if len(body) < SMALL_FORM_BYTES else await engine.run(split)

@@ -274,7 +274,7 @@ class KServe:
         stage = self._metrics.infer.labels
         started, outcome = time.perf_counter(), "fail"
         try:
-            body = await request.body()
+            body: bytes = request.state.body
             if len(body) > self._max_bytes:
                 raise HTTPException(413, f"the body is larger than {self._max_bytes:,} bytes")
             length, most = request.headers.get(HEADER_LENGTH), self._settings.max_pictures

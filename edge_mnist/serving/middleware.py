@@ -87,10 +87,6 @@ class Recorder:
             nonlocal status, n_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = message["headers"] = list(message["headers"])
-                headers.append((b"x-content-type-options", b"nosniff"))
-                if not any(name == b"cache-control" for name, _ in headers):
-                    headers.append((b"cache-control", b"no-store"))
             else:
                 n_bytes += len(message.get("body", b""))
             await send(message)
@@ -114,12 +110,15 @@ class Recorder:
             f'"method": "{scope["method"]}", "path": {json.dumps(path)}, "status": {status}, '
             f'"ms": {seconds * 1000:.2f}, "bytes_out": {n_bytes}'
         )
-        n_pictures = scope.get("state", {}).get("n_pictures")
+        n_pictures = scope["state"].get("n_pictures")
         self._log.add(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
 
 
 class Gate:
-    """Refuses requests that may not be answered, and limits the bytes and seconds of the others."""
+    """Refuses requests that may not be answered, and reads the bodies of the others.
+
+    Endpoints find the body in ``request.state.body``.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings, *, open_paths: frozenset[str]) -> None:
         """Wrap an app; open paths need no key."""
@@ -127,51 +126,43 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers, settings = dict(scope["headers"]), self._settings
-        try:
-            _check_host(headers, settings.allow_hosts)
-            if settings.key and scope["path"] not in self._open_paths:
-                _check_key(headers, settings.key.encode())
-            if scope["method"] in SAFE_METHODS:
-                await self._app(scope, receive, send)
+        if scope["type"] == "http":
+            try:
+                await self._admit(scope, receive)
+            except HTTPException as error:
+                await make_error(error.status_code, error.detail)(scope, receive, send)
                 return
-            _check_origin(headers, settings.allow_origins)
-            _check_body(headers, settings.max_bytes)
-            await self._pass_limited(scope, receive, send)
-        except HTTPException as error:
-            await make_error(error.status_code, error.detail)(scope, receive, send)
+        await self._app(scope, receive, send)
 
-    async def _pass_limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit_s, max_bytes = self._settings.timeout_s, self._settings.max_bytes
-        n_bytes, is_whole, is_started = 0, False, False
-
-        async def receive_limited() -> Message:
-            nonlocal n_bytes, is_whole
-            message = await receive()
-            n_bytes += len(message.get("body", b""))
-            if n_bytes > max_bytes:
-                raise _too_large(max_bytes)
-            if not is_whole and not message.get("more_body"):
-                is_whole = True
-                deadline.reschedule(asyncio.get_running_loop().time() + limit_s)
-            return message
-
-        async def send_watched(message: Message) -> None:
-            nonlocal is_started
-            is_started = True
-            await send(message)
-
+    async def _admit(self, scope: Scope, receive: Receive) -> None:
+        headers, settings = dict(scope["headers"]), self._settings
+        _check_host(headers, settings.allow_hosts)
+        if settings.key and scope["path"] not in self._open_paths:
+            _check_key(headers, settings.key.encode())
+        if scope["method"] in SAFE_METHODS:
+            return
+        _check_origin(headers, settings.allow_origins)
+        _check_body(headers, settings.max_bytes)
         try:
-            async with asyncio.timeout(limit_s) as deadline:
-                await self._app(scope, receive_limited, send_watched)
+            async with asyncio.timeout(settings.timeout_s):
+                scope["state"]["body"] = await _read_body(receive, settings.max_bytes)
         except TimeoutError:
-            if is_started or not deadline.expired():
-                raise
-            status, what = (503, "the answer") if is_whole else (408, "the body")
-            raise HTTPException(status, f"{what} took longer than {limit_s:g} s") from None
+            reason = f"the body took longer than {settings.timeout_s:g} s"
+            raise HTTPException(408, reason) from None
+
+
+async def _read_body(receive: Receive, max_bytes: int) -> bytes:
+    chunks, n_bytes, has_more = [], 0, True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message["body"])
+        n_bytes += len(message["body"])
+        if n_bytes > max_bytes:
+            raise _too_large(max_bytes)
+        has_more = message["more_body"]
+    return b"".join(chunks)
 
 
 def _check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
