@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,7 +19,6 @@ from pydantic import BaseModel
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -29,7 +28,7 @@ from edge_mnist.model_file import name_model
 from edge_mnist.picture import read_picture
 from edge_mnist.predictor import Predictor
 from edge_mnist.serving import kserve
-from edge_mnist.serving.engine import SMALL_BYTES, Engine
+from edge_mnist.serving.engine import Engine
 from edge_mnist.serving.metrics import Metrics
 from edge_mnist.serving.middleware import AccessLog, Gate, Recorder, make_error
 from edge_mnist.serving.settings import Settings
@@ -56,7 +55,6 @@ PREDICT_BODIES = {
         "schema": {"type": "object", "properties": FORM, "required": ["picture"]}
     },
 }
-Result = TypeVar("Result")
 
 
 class Error(BaseModel):
@@ -220,12 +218,9 @@ def _make_predict(
         started = time.perf_counter()
         uploads = await _read_uploads(request, engine, settings.max_pictures)
         request.state.n_pictures = len(uploads)
-        contents = [content for _, content in uploads]
-        reading = engine.predict(contents)
-        if any(len(content) > SMALL_BYTES for content in contents):
-            reading = _while_connected(request, reading)
+        predictions = await engine.predict([content for _, content in uploads])
         items = []
-        for (name, _), prediction in zip(uploads, await reading, strict=True):
+        for (name, _), prediction in zip(uploads, predictions, strict=True):
             metrics.count_picture(prediction.status)
             known = {"path": name, **prediction.to_dict(names, top_k=top_k)}
             if seen and prediction.image is not None:
@@ -273,20 +268,6 @@ def _split_form(body: bytes, boundary: bytes, most: int) -> list[tuple[str, byte
             if line.lower().startswith(b"content-disposition:") and b"filename" in options:
                 uploads.append((options[b"filename"].decode(errors="replace") or RAW_NAME, content))
     return uploads
-
-
-async def _while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """Await some work, and cancel it if the client hangs up."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(request.receive())  # after the body comes only the hanging up
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
 
 
 def _describe_model(engine: Engine) -> dict[str, str]:

@@ -10,8 +10,7 @@ small picture would wait behind a photo.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from itertools import chain, groupby
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from edge_mnist.errors import PictureError
 from edge_mnist.picture import ModelInput
-from edge_mnist.picture.decode import count_pixels, to_grey
+from edge_mnist.picture.decode import Picture, count_pixels, to_grey
 from edge_mnist.picture.digit import find_mnist_image
 from edge_mnist.predictor import Prediction, Predictor
 from edge_mnist.serving.metrics import Metrics
@@ -51,8 +50,8 @@ class Engine:
         self._settings = settings
         self._metrics = metrics
         self._n_waiting = 0
-        is_framed = predictor.info.framing != "whole"
-        self._loop_bytes = LOOP_BYTES if is_framed and settings.max_pixels >= SMALL_PIXELS else 0
+        is_framed = predictor.info.framing != "whole"  # else no form is looked for
+        self._loop_pixels = min(SMALL_PIXELS, settings.max_pixels) if is_framed else -1
         self._pending: list[tuple[ModelInput, asyncio.Future[Prediction]]] = []
         self._small = ThreadPoolExecutor(1, thread_name_prefix="small")
         self._large = ThreadPoolExecutor(threads, thread_name_prefix="large")
@@ -65,23 +64,19 @@ class Engine:
 
     async def predict(self, pictures: Sequence[bytes]) -> list[Prediction]:
         """Read the digits in the pictures of one request, each the content of a file."""
-        if len(pictures) == 1 and (model_input := self._read_mnist_image(pictures[0])):
-            return [await self._classify_soon(model_input)]
+        if len(pictures) == 1 and self._is_tiny(pictures[0]):
+            return [await self._predict_tiny(pictures[0])]
         async with self._admit(len(pictures)):
             are_small = all(len(one) <= SMALL_BYTES for one in pictures)
             pool = self._small if are_small else self._large
-            counts = await self.run(_count_each, pictures, pool=pool)
+            counts: list[int] = await self.run(list, map(count_pixels, pictures), pool=pool)
             if sum(counts) > self._settings.max_pixels:
                 raise HTTPException(413, f"more than {self._settings.max_pixels:,} pixels")
-            batches = []
-            pairs = zip(counts, pictures, strict=True)
-            for is_small, group in groupby(pairs, key=_is_small):
-                some = [picture for _, picture in group]
-                if is_small:
-                    batches.append(self.run(self._predict_small, some, pool=self._small))
-                else:
-                    batches += [self.run(self.predictor.predict_batch, [one]) for one in some]
-            return list(chain.from_iterable(await asyncio.gather(*batches)))
+            if are_small and max(counts) <= SMALL_PIXELS:
+                return await self._predict_small(pictures)
+            predict = self.predictor.predict_batch
+            answers = await asyncio.gather(*(self.run(predict, [one]) for one in pictures))
+            return [answer for (answer,) in answers]
 
     async def classify(
         self, images: NDArray[np.uint8]
@@ -117,15 +112,22 @@ class Engine:
             self._n_waiting -= n_pictures
             self._metrics.waiting.set(self._n_waiting)
 
-    def _read_mnist_image(self, picture: bytes) -> ModelInput | None:
-        """Read a picture that has the form of an MNIST image already, and no other."""
-        if len(picture) > self._loop_bytes or count_pixels(picture) != SMALL_PIXELS:
-            return None
-        try:
-            image = find_mnist_image(to_grey(picture))
-        except PictureError:
-            return None
-        return None if image is None else ModelInput(image)
+    def _is_tiny(self, picture: bytes) -> bool:
+        return len(picture) <= LOOP_BYTES and count_pixels(picture) <= self._loop_pixels
+
+    async def _predict_tiny(self, picture: bytes) -> Prediction:
+        found: Picture = picture
+        with suppress(PictureError):  # the thread makes an answer of it
+            found = grey = to_grey(picture)
+            image = find_mnist_image(grey)
+            if image is not None:
+                return await self._classify_soon(ModelInput(image))
+        async with self._admit(1):
+            return (await self._predict_small([found]))[0]
+
+    async def _predict_small(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        self._metrics.batches.observe(len(pictures))
+        return await self.run(self.predictor.predict_batch, pictures, pool=self._small)
 
     def _classify_soon(self, model_input: ModelInput) -> asyncio.Future[Prediction]:
         loop = asyncio.get_running_loop()
@@ -149,16 +151,3 @@ class Engine:
             return
         for answer, prediction in zip(answers, predictions, strict=True):
             answer.cancelled() or answer.set_result(prediction)
-
-    def _predict_small(self, pictures: Sequence[bytes]) -> list[Prediction]:
-        self._metrics.batches.observe(len(pictures))
-        return self.predictor.predict_batch(pictures)
-
-
-def _count_each(pictures: Sequence[bytes]) -> list[int]:
-    return list(map(count_pixels, pictures))
-
-
-def _is_small(counted: tuple[int, bytes]) -> bool:
-    n_pixels, picture = counted
-    return n_pixels <= SMALL_PIXELS and len(picture) <= SMALL_BYTES
