@@ -30,7 +30,7 @@ from edge_mnist.predictor import Predictor
 from edge_mnist.serving import kserve
 from edge_mnist.serving.engine import Engine
 from edge_mnist.serving.metrics import Metrics
-from edge_mnist.serving.middleware import AccessLog, Gate, Recorder, make_error
+from edge_mnist.serving.middleware import AccessLog, RequestMiddleware, make_error
 from edge_mnist.serving.settings import Settings
 
 SCHEMA_VERSION = 1
@@ -108,16 +108,17 @@ def make_app(settings: Settings) -> ASGIApp:
         # What FastAPI does between a request and its endpoint takes as long as reading a small
         # picture, and without a query it has nothing to validate.
         if scope.get("path") == PREDICT and scope["method"] == "POST" and not scope["query_string"]:
-            try:
-                response = await predict(Request(scope, receive, send))
-            except HTTPException as error:
-                response = make_error(error.status_code, error.detail)
+            response = await predict(Request(scope, receive, send))
             await response(scope, receive, send)
         else:
             await api(scope, receive, send)
 
     open_paths = frozenset((*(route.path for route in files), *HEALTH, "/openapi.json"))
-    app: ASGIApp = Gate(dispatch, settings, open_paths=open_paths)
+    names = {"name": name_model(predictor.info), "version": kserve.VERSION}
+    described = frozenset(path.format(**names) for path in api.openapi()["paths"])
+    app: ASGIApp = RequestMiddleware(
+        dispatch, settings, metrics, log, open_paths=open_paths, routes=open_paths | described
+    )
     if settings.allow_origins:
         app = CORSMiddleware(
             app,
@@ -126,17 +127,15 @@ def make_app(settings: Settings) -> ASGIApp:
             allow_headers=["content-type", "authorization", "x-api-key", kserve.HEADER_LENGTH],
             expose_headers=["server-timing", kserve.HEADER_LENGTH],
         )
-    names = {"name": name_model(predictor.info), "version": kserve.VERSION}
-    described = frozenset(path.format(**names) for path in api.openapi()["paths"])
-    return Recorder(app, metrics, log, routes=open_paths | described)
+    return app
 
 
 def _make_file_route(file: Path) -> Route:
     """Make the route of a file of the page or the documentation, held in memory."""
-    content, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0]
+    response = Response(file.read_bytes(), media_type=mimetypes.guess_type(file.name)[0])
 
     async def send_file(_: Request) -> Response:
-        return Response(content, media_type=kind)
+        return response
 
     return Route(PATHS.get(file.name, f"/{file.name}"), send_file)
 
@@ -203,7 +202,7 @@ def _make_predict(
     """Make the endpoint of ``POST /predict``."""
     names = engine.predictor.info.class_names
     encode = json.JSONEncoder(separators=(",", ":")).encode
-    head = encode({"schema_version": SCHEMA_VERSION, **_describe_model(engine)})[:-1]
+    about = {"schema_version": SCHEMA_VERSION, **_describe_model(engine)}
 
     async def predict(
         request: Request,
@@ -225,11 +224,10 @@ def _make_predict(
             known = {"path": name, **prediction.to_dict(names, top_k=top_k)}
             if seen and prediction.image is not None:
                 known["seen"] = base64.b64encode(prediction.image.tobytes()).decode()
-            items.append(encode(known))
-        body = f'{head},"items":[{",".join(items)}]}}'
+            items.append(known)
         spent_ms = (time.perf_counter() - started) * 1000
         headers = {"server-timing": f"predict;dur={spent_ms:.2f}"}
-        return Response(body, media_type="application/json", headers=headers)
+        return Response(encode(about | {"items": items}), 200, headers, "application/json")
 
     return predict
 

@@ -29,7 +29,6 @@ CLIENT_GONE = 499  # in log and counts only, as nginx writes it: nobody reads th
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 FLUSH_S = 0.2
 MAX_LINES = 20_000
-ADDRESS = "an IP address"
 RETRY = {"retry-after": "1"}
 ERROR_HEADERS = {401: {"www-authenticate": "Bearer"}, 429: RETRY, 503: RETRY}
 Headers = Mapping[bytes, bytes]
@@ -66,17 +65,28 @@ class AccessLog:
             sys.stderr.flush()
 
 
-class Recorder:
-    """Logs and counts every request, and answers 500 where the app raised."""
+class RequestMiddleware:
+    """Refuses requests, reads the bodies of the others, logs and counts all of them.
+
+    Endpoints find the body in ``request.state.body``, and may set ``request.state.n_pictures``.
+    """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, log: AccessLog, *, routes: frozenset[str]
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        log: AccessLog,
+        *,
+        open_paths: frozenset[str],
+        routes: frozenset[str],
     ) -> None:
-        """Wrap an app that has some routes."""
-        self._app, self._metrics, self._log, self._routes = app, metrics, log, routes
+        """Wrap an app that has some routes, of which open paths need no key."""
+        self._app, self._settings, self._metrics, self._log = app, settings, metrics, log
+        self._open_paths, self._routes = open_paths, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -92,7 +102,10 @@ class Recorder:
             await send(message)
 
         try:
+            await self._admit(scope, receive)
             await self._app(scope, receive, watch)
+        except HTTPException as error:
+            await make_error(error.status_code, error.detail)(scope, receive, watch)
         except ClientDisconnect:
             status = CLIENT_GONE
         except Exception:
@@ -100,39 +113,6 @@ class Recorder:
             if not status:
                 await make_error(500, "the server failed; its log says why")(scope, receive, watch)
         self._record(scope, status, time.perf_counter() - started, n_bytes)
-
-    def _record(self, scope: Scope, status: int, seconds: float, n_bytes: int) -> None:
-        path = scope["path"]  # a label for each path that somebody tries would fill the memory
-        self._metrics.count_request(path if path in self._routes else "other", status, seconds)
-        # Formatted by hand: json.dumps takes four times as long, for each request.
-        line = (
-            f'{{"time": {time.time():.3f}, "client": "{(scope["client"] or [""])[0]}", '
-            f'"method": "{scope["method"]}", "path": {json.dumps(path)}, "status": {status}, '
-            f'"ms": {seconds * 1000:.2f}, "bytes_out": {n_bytes}'
-        )
-        n_pictures = scope["state"].get("n_pictures")
-        self._log.add(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
-
-
-class Gate:
-    """Refuses requests that may not be answered, and reads the bodies of the others.
-
-    Endpoints find the body in ``request.state.body``.
-    """
-
-    def __init__(self, app: ASGIApp, settings: Settings, *, open_paths: frozenset[str]) -> None:
-        """Wrap an app; open paths need no key."""
-        self._app, self._settings, self._open_paths = app, settings, open_paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
-        if scope["type"] == "http":
-            try:
-                await self._admit(scope, receive)
-            except HTTPException as error:
-                await make_error(error.status_code, error.detail)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive) -> None:
         headers, settings = dict(scope["headers"]), self._settings
@@ -149,6 +129,18 @@ class Gate:
         except TimeoutError:
             reason = f"the body took longer than {settings.timeout_s:g} s"
             raise HTTPException(408, reason) from None
+
+    def _record(self, scope: Scope, status: int, seconds: float, n_bytes: int) -> None:
+        path = scope["path"]  # a label for each path that somebody tries would fill the memory
+        self._metrics.count_request(path if path in self._routes else "other", status, seconds)
+        # Formatted by hand: json.dumps takes four times as long, for each request.
+        line = (
+            f'{{"time": {time.time():.3f}, "client": "{(scope["client"] or [""])[0]}", '
+            f'"method": "{scope["method"]}", "path": {json.dumps(path)}, "status": {status}, '
+            f'"ms": {seconds * 1000:.2f}, "bytes_out": {n_bytes}'
+        )
+        n_pictures = scope["state"].get("n_pictures")
+        self._log.add(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
 
 
 async def _read_body(receive: Receive, max_bytes: int) -> bytes:
@@ -171,22 +163,22 @@ def _check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
     That is DNS rebinding: a page of that name would count as this server's own. An IP address
     cannot be pointed elsewhere, so it is always allowed.
     """
-    host = _parse_host(headers.get(b"host", b""))
+    host, is_address = _parse_host(headers.get(b"host", b""))
     if not host:
         raise HTTPException(400, "expected a Host header that names this server")
-    if host not in (ADDRESS, "localhost", *allowed) and "*" not in allowed:
+    if not is_address and host not in ("localhost", *allowed) and "*" not in allowed:
         raise HTTPException(421, f"no host named {host} here; --allow-host would allow it")
 
 
 @functools.lru_cache(1024)
-def _parse_host(header: bytes) -> str:
-    """Return the host that a Host header names, ADDRESS for any IP address, empty if none."""
+def _parse_host(header: bytes) -> tuple[str, bool]:
+    """Return the host that a Host header names, empty if none, and whether it is an IP address."""
     host = ""
     with contextlib.suppress(ValueError):
         host = urlsplit("//" + header.decode("latin-1")).hostname or ""
         ipaddress.ip_address(host)
-        host = ADDRESS
-    return host
+        return host, True
+    return host, False
 
 
 def _check_key(headers: Headers, key: bytes) -> None:
