@@ -13,6 +13,7 @@ Array = NDArray[Any]
 SIGNIFICANT_BITS = 24  # of a float32
 
 
+MAX_CASE = 400_000  # accumulators that find_rounding_cases tries for each channel
 CHUNK = 250  # images at a time, which bounds the memory
 
 
@@ -27,44 +28,16 @@ def compute_layers(network: Network, images: NDArray[np.uint8]) -> list[Array]:
         For each layer an array with channels last: uint8, (N, height, width, channels); of the last
         layer the scores, int32, (N, 1, 1, classes).
     """
-    return [result for _, result in _simulate(network, images)]
+    return _simulate(network, images)
 
 
 def compute_scores(network: Network, images: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Compute the scores of images, shape (N, 28, 28), uint8: int32, (N, classes)."""
     parts = [
-        _simulate(network, images[start : start + CHUNK])[-1][1]
+        _simulate(network, images[start : start + CHUNK])[-1]
         for start in range(0, len(images), CHUNK)
     ]
     return np.asarray(np.concatenate(parts)[:, 0, 0])
-
-
-def find_rounding_cases(network: Network, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Tell which images would notice a wrong rounding of some accumulator.
-
-    Such images are rare: an accumulator must come to lie on a half.
-
-    Returns:
-        Shape (N, 3): half rounded up and not to even; the product rounded only once; the product
-        cut to 24 bits and not rounded.
-    """
-    parts = []
-    for start in range(0, len(images), CHUNK):
-        noticed = np.zeros((len(images[start : start + CHUNK]), 3), bool)
-        results = _simulate(network, images[start : start + CHUNK])
-        for layer, (accumulators, result) in zip(network.layers, results, strict=True):
-            if layer.output is None or accumulators is None:
-                continue
-            zero_point = network.tensors[layer.output].zero_point
-            exact = _multiply(accumulators, layer.scales)
-            half_up = (round_to_24_bits(exact[0]) >> (exact[1] - 1)) + 1 >> 1
-            once = shift_right(*exact)
-            cut = shift_right(_cut_to_24_bits(exact[0]), exact[1])
-            for place, wrong in enumerate((half_up, once, cut)):
-                clipped = np.clip(wrong + zero_point, 0, 255)
-                noticed[:, place] |= (clipped != result).any(axis=(1, 2, 3))
-        parts.append(noticed)
-    return np.concatenate(parts)
 
 
 def dequantize(network: Network, scores: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -72,16 +45,50 @@ def dequantize(network: Network, scores: NDArray[np.int32]) -> NDArray[np.float3
     return scores.astype(np.float32) * network.layers[-1].scales / network.divisor
 
 
+def find_rounding_cases(layer: Layer, zero_point: int) -> list[tuple[int, int, int]]:
+    """Find accumulators whose result notices a wrong rounding; images hardly ever meet one.
+
+    Args:
+        layer: One whose accumulators are requantised.
+        zero_point: Of its output.
+
+    Returns:
+        Channel, accumulator and right result, at most one for each of three errors: halves rounded
+        up and not to even, the product rounded only once, the product cut and not rounded.
+    """
+    cases: list[tuple[int, int, int]] = []
+    missing = {0, 1, 2}
+    for channel in range(len(layer.scales)):
+        scale = layer.scales[channel : channel + 1]
+        largest = int(min(256 / scale[0], MAX_CASE))
+        sums = np.arange(1, largest, dtype=np.int64)
+        right = requantize(sums, scale, zero_point)
+        product, shift = _multiply(sums, scale)
+        wrong = (
+            (round_to_24_bits(product) >> (shift - 1)) + 1 >> 1,
+            shift_right(product, shift),
+            shift_right(_cut_to_24_bits(product), shift),
+        )
+        for error in sorted(missing):
+            places = np.flatnonzero(np.clip(wrong[error] + zero_point, 0, 255) != right)
+            if len(places):
+                place = int(places[0])
+                cases.append((channel, int(sums[place]), int(right[place])))
+                missing.remove(error)
+        if not missing:
+            break
+    return cases
+
+
 def _simulate(
     network: Network, images: NDArray[np.uint8]
-) -> list[tuple[NDArray[np.int64] | None, Array]]:
-    """Return for each layer its accumulators, where it has such, and its output."""
+) -> list[Array]:
+    """Return what each layer writes."""
     values: dict[int, Array] = {IMAGE: images[..., np.newaxis]}
     outputs = []
     for layer in network.layers:
         sources = [network.tensors[one] for one in layer.inputs]
         given = [values[one] for one in layer.inputs]
-        accumulators = None
         if layer.kind in ACCUMULATE:
             accumulators = ACCUMULATE[layer.kind](network, layer, sources, given)
             result = _requantize_layer(network, layer, accumulators)
@@ -89,7 +96,7 @@ def _simulate(
             result = COMPUTE[layer.kind](network, layer, sources, given)
         if layer.output is not None:
             values[layer.output] = result
-        outputs.append((accumulators, result))
+        outputs.append(result)
     return outputs
 
 

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from edge_mnist.exporting.c.layers import Layer, Network
 from edge_mnist.exporting.c.plan import Plan
-from edge_mnist.exporting.c.simulation import add_parameters, compute_layers, split_float
+from edge_mnist.exporting.c.simulation import (
+    ACCUMULATE,
+    add_parameters,
+    compute_layers,
+    find_rounding_cases,
+    split_float,
+)
 from edge_mnist.model_file import ModelFile, ModelInfo
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -214,6 +220,17 @@ def write_golden(
     ]
     constants = [f"0x{tables.hash_layer(number):08x}" for number in range(len(network.layers))]
     lines += _write_array("static FLASH const uint32_t golden_constants[EDGE_MNIST_LAYERS]", constants)
+    rows = []
+    for number, layer in enumerate(network.layers):
+        if layer.kind in ACCUMULATE and layer.output is not None:
+            zero_point = network.tensors[layer.output].zero_point
+            cases = find_rounding_cases(layer, zero_point)
+            rows += [f"{{{number + 1}, {channel}, {total}, {right}}}" for channel, total, right in cases]
+    lines += [
+        "/* layer, channel, accumulator, result: sums that a wrong rounding would take elsewhere */",
+        f"#define GOLDEN_SUMS {len(rows)}",
+        *_write_array("static FLASH const int32_t golden_sums[GOLDEN_SUMS + 1][4]", [*rows, "{0}"]),
+    ]
     rows = []
     for image in range(len(images)):
         values = [_hash_values(output[image]) for output in outputs]

@@ -16,6 +16,13 @@
 #define FLASH
 #endif
 
+/* The innermost loops have all registers to themselves. */
+#if defined(__GNUC__)
+#define NOINLINE __attribute__((noinline))
+#else
+#define NOINLINE
+#endif
+
 enum { CONV, DEPTHWISE, MAXPOOL, AVERAGEPOOL, GLOBALAVERAGEPOOL, ADD, LOOKUP };
 
 typedef struct {
@@ -166,7 +173,8 @@ static uint8_t requantize(int32_t sum, uint32_t multiplier, int zero_point)
 
 #if EDGE_MNIST_LANES == 4
 /* Adds the products of n pixels and the weights of four output channels, which are interleaved. */
-static void multiply_add_4(const uint8_t *x, FLASH const int8_t *w, int n, int zero, int32_t *sums)
+static NOINLINE void
+multiply_add_4(const uint8_t *x, FLASH const int8_t *w, int n, int zero, int32_t *sums)
 {
     const uint8_t *end = x + n;
     int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
@@ -185,7 +193,8 @@ static void multiply_add_4(const uint8_t *x, FLASH const int8_t *w, int n, int z
 }
 #endif
 
-static int32_t multiply_add(const uint8_t *x, FLASH const int8_t *w, int n, int zero)
+/* Returns the sum of the products of n pixels and weights. */
+static NOINLINE int32_t multiply_add(const uint8_t *x, FLASH const int8_t *w, int n, int zero)
 {
     const uint8_t *end = x + n;
     int32_t sum = 0;
@@ -634,6 +643,12 @@ int edge_mnist_classify(const uint8_t image[EDGE_MNIST_PIXELS],
 const char *edge_mnist_layer_name(int number)
 {
     return number < 1 || number > EDGE_MNIST_LAYERS ? "?" : layer_names[number - 1];
+}
+
+uint8_t edge_mnist_requantize(int number, int i, int32_t sum)
+{
+    FLASH const layer *l = &layers[number - 1];
+    return requantize(sum, channels[l->channel + i].multiplier, buffers[l->output].zero_point);
 }
 
 uint32_t edge_mnist_crc(uint32_t crc, uint8_t value)

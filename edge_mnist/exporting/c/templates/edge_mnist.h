@@ -41,7 +41,8 @@ int32_t edge_mnist_confidence(const int32_t scores[EDGE_MNIST_CLASSES]);
 /* Computes golden images and compares every layer with the CRC that the model file gave. Uses
  * 784 + EDGE_MNIST_SCRATCH_BYTES bytes of static memory.
  * Returns 0 if all are equal; else 100 * image + layer, both counted from 1, of the first that
- * differs. Image 0 stands for the constants of a layer: its weights are not those of the model. */
+ * differs. Image 0 stands for the constants of a layer, which are not those of the model, and for
+ * its rounding. */
 int edge_mnist_selftest(void);
 
 /* Returns the name of a layer, counted from 1. */
@@ -56,9 +57,11 @@ int edge_mnist_observe(const uint8_t image[EDGE_MNIST_PIXELS],
                        edge_mnist_observer observer,
                        void *context);
 
-/* CRC-32 (IEEE 802.3) byte by byte; begins and ends with a complement of all bits. */
+/* For the self-test: CRC-32 (IEEE 802.3) byte by byte, which begins and ends with a complement of
+ * all bits; that of a layer's constants; what a layer makes of an accumulator. */
 uint32_t edge_mnist_crc(uint32_t crc, uint8_t value);
 uint32_t edge_mnist_constants_crc(int layer);
+uint8_t edge_mnist_requantize(int layer, int channel, int32_t sum);
 
 #ifdef __cplusplus
 }

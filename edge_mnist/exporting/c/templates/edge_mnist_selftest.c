@@ -68,6 +68,12 @@ int edge_mnist_selftest(void)
             return layer;
         }
     }
+    for (i = 0; i < GOLDEN_SUMS; i++) {
+        FLASH const int32_t *sum = golden_sums[i];
+        if (edge_mnist_requantize((int)sum[0], (int)sum[1], sum[2]) != sum[3]) {
+            return (int)sum[0];
+        }
+    }
     for (i = 0; i < GOLDEN_IMAGES; i++) {
         layer = test_image(i, image, scratch);
         if (layer != 0) {
