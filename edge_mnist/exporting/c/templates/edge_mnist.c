@@ -31,7 +31,7 @@ typedef struct {
     uint8_t other;         /* ADD: the second input; DEPTHWISE: outputs of each input channel */
     uint8_t kernel_h, kernel_w, stride_y, stride_x, pad_y, pad_x;
     uint8_t padding_counted; /* AVERAGEPOOL divides by the whole kernel at the border too */
-    uint16_t channel;        /* index of its first entry in channels */
+    int16_t channel;         /* index of its first entry in channels */
     uint32_t weight;         /* index of its first entry in weights */
 } layer;
 
@@ -39,7 +39,7 @@ typedef struct {
     uint8_t height, width;
     uint8_t rows; /* of the ring: row y lies in place y % rows */
     uint8_t zero_point;
-    uint16_t channels;
+    int16_t channels;
     uint32_t offset; /* of the ring in the scratch memory */
 } buffer;
 
@@ -261,13 +261,13 @@ static void convolve_depthwise(const job *j, FLASH const layer *l, int y)
     FLASH const buffer *in = &buffers[l->input], *out = &buffers[l->output];
     const window win = open_window(j, l, l->input, y);
     uint8_t *result = find_row(j, out, y);
-    int x, i, o, ky, kx, used;
+    int x, o, ky, kx;
 
     for (x = 0; x < out->width; x++) {
         const int left = x * l->stride_x - l->pad_x;
         const int first = left < 0 ? -left : 0;
         const int last = in->width - left < l->kernel_w ? in->width - left : l->kernel_w;
-        i = used = 0;
+        int i = 0, used = 0; /* input channel, and how many outputs it has had */
         for (o = 0; o < out->channels; o++) {
             FLASH const channel *c = &channels[l->channel + o];
             const uint8_t *row = win.row;
@@ -305,13 +305,15 @@ static void pool_max(const job *j, FLASH const layer *l, int y)
         for (o = 0; o < out->channels; o++) {
             const uint8_t *row = win.row;
             uint8_t largest = 0;
-            for (ky = win.first; ky < win.last; ky++) {
-                for (kx = first; kx < last; kx++) {
+            ky = win.first;
+            do { /* no window is empty, and a loop that may be becomes a call of memset */
+                kx = first;
+                do {
                     uint8_t value = row[(left + kx) * in->channels + o];
                     largest = value > largest ? value : largest;
-                }
+                } while (++kx < last);
                 row = next_row(&win, row);
-            }
+            } while (++ky < win.last);
             *result++ = largest;
         }
     }
@@ -428,7 +430,7 @@ static uint8_t average(int64_t sum, int32_t count, int from, int32_t m, int to, 
     int64_t value = round_float(divide(sum * 65536, count));
     int n = count_dropped(value);
     int shift = from + 16 - n + 28 - to;
-    value = value / (INT64_C(1) << n); /* exact: only 24 bits are significant */
+    value = shift_even(value, n); /* exact: only 24 bits are significant */
     value = round_float(divide(value * (INT64_C(1) << 28), m));
     if (value == 0 || shift > 50) {
         return (uint8_t)zero_point;
@@ -586,7 +588,7 @@ int32_t edge_mnist_confidence(const int32_t scores[EDGE_MNIST_CLASSES])
     uint32_t sum = 0, rest = EDGE_MNIST_ONE, share = 0;
     for (i = 0; i < EDGE_MNIST_CLASSES; i++) {
         int32_t below = largest - fix_logit(i, scores[i]);
-        if (below < 12 * 4096) { /* e^-12 is less than half a unit */
+        if (below < INT32_C(12) * 4096) { /* e^-12 is less than half a unit */
             /* e^-x = 2^-(whole + part): 5909 / 4096 is log2(e), part in units of 2^-15 */
             uint32_t power = (uint32_t)(below < 0 ? 0 : below) * 5909u;
             uint32_t whole = power >> 24, part = (power >> 9) & 0x7FFFu;
@@ -676,11 +678,12 @@ uint32_t edge_mnist_constants_crc(int number)
 {
     FLASH const layer *l = &layers[number - 1];
     uint32_t crc = 0xFFFFFFFFu, i;
+    int k;
     for (i = 0; i < sizes[number - 1][0]; i++) {
         crc = edge_mnist_crc(crc, (uint8_t)weights[l->weight + i]);
     }
-    for (i = 0; i < sizes[number - 1][1]; i++) {
-        FLASH const channel *c = &channels[l->channel + i];
+    for (k = 0; k < (int)sizes[number - 1][1]; k++) {
+        FLASH const channel *c = &channels[l->channel + k];
         crc = crc_of_word(crc, (uint32_t)c->bias);
         crc = crc_of_word(crc, c->multiplier);
     }
