@@ -1,37 +1,14 @@
-"""The app, the handling of errors, and the options that several commands share."""
+"""The app, and the options that several commands share."""
 
 import json
 import shlex
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
-
-from edge_mnist.errors import EdgeMnistError
-
-
-class _Group(TyperGroup):
-    """Turns the errors a user can cause into one line and an exit code, in one place."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command; a reader that closed the pipe is no error."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except EdgeMnistError as error:
-            print(f"edge-mnist: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError as error:
-            sys.stdout = None  # else Python flushes it once more
-            raise typer.Exit(0) from error
-        return result
-
 
 app = typer.Typer(
     name="edge-mnist",
-    cls=_Group,
     help="From handwritten digits to a model that runs at the edge.",
     no_args_is_help=True,
     rich_markup_mode=None,

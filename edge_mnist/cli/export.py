@@ -11,7 +11,7 @@ from edge_mnist.cli.app import DataDir, Json, TestedOn, app, carry_options, prin
 from edge_mnist.exporting.targets import TARGETS, export_to
 
 SOURCE_HELP = (
-    "Checkpoint or run folder [default: newest run]; for web and triton a model file or folder "
+    "Checkpoint or run folder [default: newest run]; for web, triton and c a model file or folder "
     "[default: the model that predict uses]."
 )
 TARGET_HELP = "; ".join(f"{target.name}: {target.writes}" for target in TARGETS) + "."
@@ -33,6 +33,9 @@ def export(
         float | None, typer.Option(help="Share of accuracy that int8 may lose. [default: 0.001]")
     ] = None,
     dataset: TestedOn = None,
+    optimize: Annotated[
+        str | None, typer.Option(help="For c: size or speed. [default: size]")
+    ] = None,
     data_dir: DataDir = None,
     offline: Annotated[
         bool | None, typer.Option("--offline", help="Never download anything.")
@@ -48,6 +51,7 @@ def export(
         quantize=quantize,
         max_accuracy_lost=max_accuracy_lost,
         dataset=dataset,
+        optimize=optimize,
         data_dir=data_dir,
         offline=offline,
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -53,10 +53,14 @@ def validate(
     from edge_mnist.cli import rendering
     from edge_mnist.model_file import find_models, read_model
     from edge_mnist.training.datasets import load_dataset
+    from edge_mnist.validation.c_code import is_code_folder
     from edge_mnist.validation.gate import Limits
     from edge_mnist.validation.validate import load_test_data
     from edge_mnist.validation.validate import validate as validate_models
 
+    folders = [name for name in models or [] if is_code_folder(name)]
+    if folders:
+        _validate_code(models or [], folders, self_test, data_dir, offline, as_json)
     paths = find_models(models, prefer_exports=True)
     data = None
     if dataset:
@@ -81,3 +85,27 @@ def validate(
     else:
         rendering.print_validation(report)
     raise typer.Exit(0 if report.passed else 1)
+
+
+def _validate_code(
+    names: list[str],
+    folders: list[str],
+    self_test: bool,
+    data_dir: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Validate what ``export --target c`` wrote, and end the command."""
+    from edge_mnist.validation.c_code import validate_code
+
+    if len(folders) != len(names):
+        raise UsageError("C code and model files are validated apart: name one kind")
+    reports = [
+        validate_code(folder, self_test=self_test, data_dir=data_dir, offline=offline)
+        for folder in folders
+    ]
+    if as_json:
+        print_json([dataclasses.asdict(report) for report in reports])
+    else:
+        print("\n".join(report.to_text() for report in reports))
+    raise typer.Exit(0 if all(report.passed for report in reports) else 1)

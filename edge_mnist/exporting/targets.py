@@ -126,6 +126,12 @@ def _export_triton(
     return export_triton(paths, folder, overwrite=overwrite)
 
 
+def _export_c(source: str | None, folder: Path, **options: Any) -> TargetResult:
+    from edge_mnist.exporting.c import export_c
+
+    return export_c(source, folder, **options)
+
+
 _CHECKPOINT_OPTIONS = frozenset({"dataset", "quantize", "max_accuracy_lost", "data_dir", "offline"})
 TARGETS = (
     Target("onnx", "model files", "exports", _CHECKPOINT_OPTIONS, _export_onnx),
@@ -133,5 +139,6 @@ TARGETS = (
     Target(
         "triton", "a repository for NVIDIA Triton", "triton", _CHECKPOINT_OPTIONS, _export_triton
     ),
+    Target("c", "C99 for microcontrollers", "c", frozenset({"optimize"}), _export_c),
 )
 FORMER_NAMES = {"onnx": "files"}
