@@ -40,6 +40,7 @@ from edge_mnist.model_file import (
     check_contract,
     find_model,
     read_model,
+    shell_path,
 )
 from edge_mnist.session import open_session
 
@@ -105,7 +106,7 @@ class CResult:
     @property
     def next_command(self) -> str:
         """A command that uses what was written."""
-        return f"edge-mnist validate {self.folder}"
+        return f"edge-mnist validate {shell_path(self.folder)}"
 
     def to_text(self) -> str:
         """Return the cost of each layer, and what fits where."""
