@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -13,8 +14,12 @@ from conftest import Command
 from PIL import Image
 
 from edge_mnist import doctor
+from edge_mnist.cli import rendering
 from edge_mnist.cli.app import carry_options
-from edge_mnist.model_file import locate, shell_path
+from edge_mnist.model_file import CHECKPOINT_NAME, locate, shell_path
+from edge_mnist.training.datasets import Dataset
+from edge_mnist.training.recipes import find_recipe
+from edge_mnist.training.run import train
 
 COMMANDS = ("train", "export", "validate", "plot", "predict", "doctor", "quickstart")
 
@@ -237,7 +242,9 @@ def next_command(stderr: str) -> str:
     return hint.removeprefix("next: edge-mnist ")
 
 
-def test_hints_can_be_pasted(edge_mnist: Command, tmp_path: Path) -> None:
+def test_hints_can_be_pasted(
+    digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Also where a folder has the name of a released model, and characters that a shell reads."""
 
     def paste(hint: str, more: str = "") -> subprocess.CompletedProcess[str]:
@@ -246,12 +253,15 @@ def test_hints_can_be_pasted(edge_mnist: Command, tmp_path: Path) -> None:
             command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
         )
 
-    train = ("train", "--dataset", "digits", "--epochs", 2, "-q")
-    assert edge_mnist(*train, "--out", "other").returncode == 0
-    os.utime(tmp_path / "other" / "checkpoint.safetensors", (2e9, 2e9))  # "the newest run"
-    done = edge_mnist(*train, "--out", "nano", "--offline")
-    assert done.returncode == 0, done.stderr
-    done = paste(next_command(done.stderr), """-o "max/it's" --max-accuracy-lost 0.3""")
+    recipe = find_recipe(dataset="digits", epochs=2)
+    run = train(recipe, digits, out=tmp_path / "nano")
+    shutil.copytree(tmp_path / "nano", tmp_path / "runs" / "newer")
+    os.utime(tmp_path / "runs" / "newer" / CHECKPOINT_NAME, (2e9, 2e9))
+    result = dataclasses.replace(run.result, folder="nano")
+    rendering.print_training(result, carried=carry_options(offline=True))
+    hint = next_command(capsys.readouterr().err)
+    assert hint == "export ./nano --quantize --offline"
+    done = paste(hint, """-o "max/it's" --dataset digits --max-accuracy-lost 0.3""")
     assert done.returncode == 0, done.stderr
     assert "nano/checkpoint.safetensors exported" in done.stdout
     assert "model.int8.onnx" in done.stdout

@@ -48,20 +48,24 @@ def test_threads_wait_passively_unless_told_otherwise(own: str | None) -> None:
 
 
 def test_the_command_trains_on_as_many_threads_as_asked(
-    edge_mnist: Command, tmp_path: Path
+    digits: Dataset, edge_mnist: Command, tmp_path: Path
 ) -> None:
-    arguments = ("train", "--dataset", "digits", "--epochs", 1, "--out", "run")
-    done = edge_mnist(*arguments, "--threads", 2, env={"OMP_DISPLAY_ENV": "TRUE"})
-    assert done.returncode == 0, done.stderr
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
-    assert "2 threads" in done.stdout
-    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
-    assert environment["torch_threads"] == 2
+    train(SHORT, digits, out=tmp_path / "run", threads=2)
+    environment = tmp_path / "run" / "environment.json"
+    assert json.loads(environment.read_text())["torch_threads"] == 2
     (tmp_path / "run" / "result.json").unlink()
-    done = edge_mnist("train", "--resume", "--out", "run", env={"EDGE_MNIST_THREADS": "1"})
+    (tmp_path / "run" / CHECKPOINT_NAME).unlink()  # as if killed in its first epoch
+    done = edge_mnist(
+        "train", "--resume", "--out", "run", "--threads", 3, env={"OMP_DISPLAY_ENV": "TRUE"}
+    )
     assert done.returncode == 0, done.stderr
-    assert "note: run was started with 2 threads; with 1 its weights will not be" in done.stderr
-    assert edge_mnist(*arguments, "--overwrite", "--threads", 0).returncode == 2
+    assert "note: run was started with 2 threads; with 3 its weights will not be" in done.stderr
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+    assert "3 threads" in done.stdout
+    assert json.loads(environment.read_text())["torch_threads"] == 3
+    done = edge_mnist("train", env={"EDGE_MNIST_THREADS": "0"})
+    assert done.returncode == 2
+    assert "EDGE_MNIST_THREADS: expected a number from 1 to 256, got 0" in done.stderr
 
 
 def test_a_resumed_run_keeps_its_number_of_threads(

@@ -64,6 +64,7 @@ def train(
 ) -> None:
     """Train a network, or one for each fold; writes a run folder with plots."""
     require_package("torch", "train")
+    from edge_mnist.session import read_threads
     from edge_mnist.training.recipes import find_recipe, parse_changes
 
     named = {"dataset": dataset, "epochs": epochs, "seed": seed, "folds": folds}
@@ -71,8 +72,8 @@ def train(
     changes = {**named, **parse_changes(settings or ())}
     if not resume:
         find_recipe(recipe, **changes)  # a mistake is told before PyTorch's import of seconds
+    asked = read_threads(threads)
     from edge_mnist.cli import rendering
-    from edge_mnist.session import read_threads
     from edge_mnist.training.cross_validation import cross_validate
     from edge_mnist.training.datasets import load_dataset
     from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run, read_run_threads
@@ -80,7 +81,7 @@ def train(
     from edge_mnist.training.unipen import load_unipen
 
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
-    asked, started = read_threads(threads), read_run_threads(folder) if resume and folder else None
+    started = read_run_threads(folder) if resume and folder else None
     if asked and started and asked != started:
         rendering.say(
             f"note: {folder} was started with {started} threads; with {asked} its weights will "
