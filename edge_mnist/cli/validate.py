@@ -6,7 +6,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from edge_mnist.cli.app import MODEL_HELP, DataDir, Json, MaxAccuracyLost, Offline, app, print_json
+from edge_mnist.cli.app import (
+    MODEL_HELP,
+    DataDir,
+    Json,
+    MaxAccuracyLost,
+    Offline,
+    TestedOn,
+    app,
+    print_json,
+)
 from edge_mnist.errors import UsageError
 from edge_mnist.machine import require_package
 
@@ -29,6 +38,7 @@ def validate(
     ] = None,
     atol: Annotated[float, typer.Option(help="Largest difference of float32 logits.")] = 1e-3,
     max_accuracy_lost: MaxAccuracyLost = 0.001,
+    dataset: TestedOn = None,
     data_dir: DataDir = None,
     offline: Offline = False,
     as_json: Json = False,
@@ -36,10 +46,13 @@ def validate(
     """Check model files against their reference; exit 1 if one misses a limit."""
     if plots and self_test:
         raise UsageError("--plots draws the test set, which a --self-test does not use")
+    if dataset and self_test:
+        raise UsageError("--dataset has no effect with --self-test, which uses golden images only")
     if plots:
         require_package("matplotlib", "train")
     from edge_mnist.cli import rendering
     from edge_mnist.model_file import find_models, read_model
+    from edge_mnist.training.datasets import load_dataset
     from edge_mnist.validation.c_code import is_code_folder
     from edge_mnist.validation.gate import Limits
     from edge_mnist.validation.validate import load_test_data
@@ -49,21 +62,23 @@ def validate(
     if folders:
         _validate_code(models or [], folders, self_test, data_dir, offline, as_json)
     paths = find_models(models, prefer_exports=True)
-    dataset = None
-    if not self_test:
-        dataset = load_test_data(map(read_model, paths), data_dir=data_dir, offline=offline)
+    data = None
+    if dataset:
+        data = load_dataset(dataset, data_dir=data_dir, offline=offline)
+    elif not self_test:
+        data = load_test_data(map(read_model, paths), data_dir=data_dir, offline=offline)
     report = validate_models(
         paths,
-        dataset,
+        data,
         self_test=self_test,
         against=against,
         limits=Limits(atol=atol, accuracy_lost=max_accuracy_lost),
         robustness=robustness,
     )
-    if plots and dataset:
+    if plots and data:
         from edge_mnist.plots.plot import plot_tests
 
-        pictures = plot_tests(paths, dataset, folder=plots)
+        pictures = plot_tests(paths, data, folder=plots)
         rendering.say(f"{len(pictures.paths)} pictures in {plots}")
     if as_json:
         print_json(dataclasses.asdict(report))
