@@ -1,6 +1,9 @@
 """Export as C on emulated microcontrollers: equal scores, sizes, instructions."""
 
 import importlib.util
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -86,3 +89,32 @@ def test_a_multiply_add_takes_few_instructions(
     defines = ("NO_SELFTEST", "COUNT_INSTRUCTIONS")
     run = emulate.emulate(code[model, "speed"], board, images, optimize="-O2", defines=defines)
     assert max(run.instructions) / MULTIPLY_ADDS[model] <= most
+
+
+def test_the_documented_commands_run(
+    code: dict[tuple[str, str], Path], mnist: Dataset, tmp_path: Path
+) -> None:
+    """The commands by hand, the C of the document, and the sketch of Arduino."""
+    find_board("microbit")
+    page = (EXAMPLE.parents[2] / "docs" / "microcontrollers.md").read_text()
+    shutil.copytree(code["nano", "size"], tmp_path / "digits")
+    folder = tmp_path / "examples" / "microcontroller"
+    shutil.copytree(EXAMPLE.parent, folder)
+    rows = ", ".join(map(str, mnist.test_images[0].ravel().tolist()))
+    head = "#define N_IMAGES 1\nstatic FLASH const uint8_t images[N_IMAGES][784] = {{"
+    (folder / "images.h").write_text(f"{head}{rows}}}}};\n")
+    (by_hand,) = re.findall(r"```sh\n(arm-none-eabi-gcc.*?)```", page, flags=re.DOTALL)
+    result = subprocess.run(
+        ["bash", "-ec", by_hand], cwd=folder, capture_output=True, text=True, timeout=600
+    )
+    assert "class 00000007" in result.stdout + result.stderr
+    assert "selftest 00000000" in result.stdout + result.stderr
+    (snippet,) = re.findall(r"```c\n(.*?)```", page, flags=re.DOTALL)
+    (folder / "snippet.c").write_text(snippet)
+    (sketch,) = re.findall(r"```cpp\n(.*?)```", page, flags=re.DOTALL)
+    serial = "struct { void begin(long); void println(const char *); void println(int);\n"
+    serial += "unsigned long readBytes(unsigned char *, unsigned long); } Serial;\n"
+    (folder / "sketch.cpp").write_text(serial + sketch)
+    for name in ("snippet.c", "sketch.cpp"):
+        command = ["gcc", "-Wall", "-Werror", f"-I{tmp_path / 'digits'}", "-c", name]
+        subprocess.run(command, cwd=folder, check=True)
