@@ -14,7 +14,7 @@ import pytest
 from chromium import PROGRAM
 from conftest import Command, serve
 from numpy.typing import NDArray
-from page_driver import MODEL, Page, export_page
+from page_driver import MODEL, Page
 from PIL import Image
 from web_pictures import CASES, REASONS, write_pictures
 
@@ -32,11 +32,6 @@ needs_npm = pytest.mark.skipif(not shutil.which("npm"), reason="npm is not insta
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_pictures(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_page(tmp_path_factory.mktemp("site"))
 
 
 def read_with_node(pictures: list[Path], folder: Path, framing: str) -> list[ModelInput]:
