@@ -12,6 +12,7 @@ const REJECTIONS = {
     "Not sure what this is",
     "Draw it larger and more clearly, or try another picture.",
   ],
+  "none of the classes": ["Not sure what this is", "Try another picture."],
 };
 
 /** @param {string} id */

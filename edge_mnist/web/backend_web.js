@@ -114,7 +114,8 @@ async function predict(picture, { worker, ort, session, info }) {
   const probabilities = Array.from(outputs.probabilities.data);
   const label = probabilities.indexOf(Math.max(...probabilities));
   const confidence = probabilities[label];
-  const reason = input.reason ?? (confidence < info.rejection_threshold ? "not a digit" : null);
+  const unsure = info.framing === "digit" ? "not a digit" : "none of the classes";
+  const reason = input.reason ?? (confidence < info.rejection_threshold ? unsure : null);
   const name = reason === null ? info.class_names[label] : null;
   const status = reason === null ? "ok" : "rejected";
   return { status, name, confidence, probabilities, reason, error: null, image: input.image };
