@@ -233,6 +233,12 @@ def test_a_file_that_is_no_picture(page: Page, tmp_path: Path) -> None:
     assert answer["error"] == "not a picture that this browser can read, or damaged"
 
 
+def test_pictures_are_read_outside_the_pages_thread(page: Page) -> None:
+    names = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert any(name.endswith("/backend.js") for name in names)
+    assert not any("/picture/" in name for name in names)
+
+
 def test_nothing_was_asked_of_the_network(page: Page) -> None:
     asked = [event["request"]["url"] for event in page.named("Network.requestWillBeSent")]
     assert len(asked) > 10
