@@ -42,12 +42,15 @@ def train(
     ] = None,
     settings: Settings = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder. [default: runs/RECIPE]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", hidden=True)] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue --out, or the newest unfinished run.")
+        bool, typer.Option("--resume", help="Continue --output, or the newest unfinished run.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+        bool, typer.Option("--overwrite", help="Replace the run in --output.")
     ] = False,
     data_dir: DataDir = None,
     offline: Offline = False,
@@ -70,7 +73,9 @@ def train(
     from edge_mnist.training.run import train as train_network
     from edge_mnist.training.unipen import load_unipen
 
-    plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
+    plan, folder = plan_run(
+        recipe, changes, folder=output or out, resume=resume, overwrite=overwrite
+    )
     data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
     rendering.warn_of_skipped(data.skipped)
     for note in () if quiet else data.notes:

@@ -20,6 +20,7 @@ from edge_mnist.training.run import (
     RESULT_NAME,
     RunResult,
     check_run_folder,
+    lock_output,
     read_recipe,
     to_json,
     train,
@@ -49,8 +50,10 @@ class FoldsResult:
     validation_std: float
     test_mean: float
     test_std: float
+    schema_version: int = 1
 
 
+@lock_output
 def cross_validate(
     recipe: Recipe,
     dataset: Dataset,
