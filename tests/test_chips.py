@@ -112,8 +112,8 @@ def test_the_documented_commands_run(
     (snippet,) = re.findall(r"```c\n(.*?)```", page, flags=re.DOTALL)
     (folder / "snippet.c").write_text(snippet)
     (sketch,) = re.findall(r"```cpp\n(.*?)```", page, flags=re.DOTALL)
-    serial = "struct { void begin(long); void println(const char *); void println(int);\n"
-    serial += "unsigned long readBytes(unsigned char *, unsigned long); } Serial;\n"
+    serial = "struct Port { void begin(long); void println(const char *); void println(int);\n"
+    serial += "unsigned long readBytes(unsigned char *, unsigned long); };\nextern Port Serial;\n"
     (folder / "sketch.cpp").write_text(serial + sketch)
     for name in ("snippet.c", "sketch.cpp"):
         command = ["gcc", "-Wall", "-Werror", f"-I{tmp_path / 'digits'}", "-c", name]
