@@ -326,12 +326,12 @@ static void pool_whole(const job *j, FLASH const layer *l, int y)
     FLASH const buffer *in = &buffers[l->input], *out = &buffers[l->output];
     const window win = open_window(j, l, l->input, y);
     uint8_t *result = find_row(j, out, y);
-    int x, o, ky;
+    int x, o;
 
     for (o = 0; o < out->channels; o++) {
         const uint8_t *row = win.row;
         int32_t sum = 0;
-        ky = win.first;
+        int ky = win.first;
         do { /* no window is empty; see pool_max */
             x = 0;
             do {
