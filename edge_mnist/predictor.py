@@ -176,7 +176,7 @@ class Predictor:
         Raises:
             PictureError: The picture cannot be read.
         """
-        return self._classify([read_picture(picture, framing=self.info.framing)])[0]
+        return self.predict_inputs([read_picture(picture, framing=self.info.framing)])[0]
 
     def predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
         """Read the digits in some pictures as one batch, in the calling thread.
@@ -280,7 +280,7 @@ class Predictor:
 
     def _predict_chunk(self, chunk: _Chunk) -> list[Prediction]:
         readable = [one for one in chunk.inputs if isinstance(one, ModelInput)]
-        answers = iter(self._classify(readable) if readable else [])
+        answers = iter(self.predict_inputs(readable) if readable else [])
         return [
             next(answers)
             if isinstance(one, ModelInput)
@@ -288,8 +288,8 @@ class Predictor:
             for one in chunk.inputs
         ]
 
-    def _classify(self, inputs: list[ModelInput]) -> list[Prediction]:
-        """Classify the model inputs of several pictures as one batch."""
+    def predict_inputs(self, inputs: Sequence[ModelInput]) -> list[Prediction]:
+        """Read the digits in pictures that ``read_picture`` has read, as one batch."""
         images = np.stack([one.image for one in inputs])
         labels, probabilities = self.predict_images(images)
         rows = zip(inputs, labels.tolist(), probabilities.tolist(), strict=True)
@@ -300,7 +300,7 @@ class Predictor:
     ) -> Prediction:
         confidence, reason = probabilities[label], model_input.reason
         if reason is None and confidence < self.info.rejection_threshold:
-            reason = "not a digit"
+            reason = "not a digit" if self.info.framing == "digit" else "none of the classes"
         if self._accept_all:
             reason = None
         return Prediction(

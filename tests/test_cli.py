@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,18 +16,20 @@ from PIL import Image
 from typer.main import get_command
 
 from edge_mnist import doctor
-from edge_mnist.cli import load_commands
-from edge_mnist.cli.app import app
+from edge_mnist.cli import load_commands, rendering
+from edge_mnist.cli.app import app, carry_options
 from edge_mnist.exporting.onnx import ExportResult
 from edge_mnist.exporting.targets import TARGETS
 from edge_mnist.exporting.triton import TritonResult
 from edge_mnist.exporting.web import WebResult
+from edge_mnist.model_file import CHECKPOINT_NAME, locate, shell_path
 from edge_mnist.plots.plot import Plots
 from edge_mnist.quickstart import QuickstartResult
 from edge_mnist.ray.job import JobReport
 from edge_mnist.training.cross_validation import FoldsResult
-from edge_mnist.training.recipes import RECIPES, Recipe
-from edge_mnist.training.run import RunResult
+from edge_mnist.training.datasets import Dataset
+from edge_mnist.training.recipes import RECIPES, Recipe, find_recipe
+from edge_mnist.training.run import RunResult, train
 from edge_mnist.validation.benchmark import BenchReport
 
 COMMANDS = ("train", "export", "validate", "plot", "predict", "doctor", "quickstart")
@@ -315,6 +318,64 @@ def test_one_flow_without_options(
     assert done.returncode == 0, done.stdout + done.stderr
     assert edge_mnist("validate", "--self-test").returncode == 0
     assert [*(tmp_path / "home").rglob("*onnxruntime*")] == []  # where its telemetry goes
+
+
+def next_command(stderr: str) -> str:
+    (hint,) = (line for line in stderr.splitlines() if line.startswith("next: "))
+    return hint.removeprefix("next: edge-mnist ")
+
+
+def test_hints_can_be_pasted(
+    digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a folder has the name of a released model, and characters that a shell reads."""
+
+    def paste(hint: str, more: str = "") -> subprocess.CompletedProcess[str]:
+        command = f"{shlex.quote(sys.executable)} -m edge_mnist {hint} {more}"
+        return subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    recipe = find_recipe(dataset="digits", epochs=2)
+    run = train(recipe, digits, out=tmp_path / "nano")
+    shutil.copytree(tmp_path / "nano", tmp_path / "runs" / "newer")
+    os.utime(tmp_path / "runs" / "newer" / CHECKPOINT_NAME, (2e9, 2e9))
+    result = dataclasses.replace(run.result, folder="nano")
+    rendering.print_training(result, carried=carry_options(offline=True))
+    hint = next_command(capsys.readouterr().err)
+    assert hint == "export ./nano --quantize --offline"
+    done = paste(hint, """-o "max/it's" --dataset digits --max-accuracy-lost 0.3""")
+    assert done.returncode == 0, done.stderr
+    assert "nano/checkpoint.safetensors exported" in done.stdout
+    assert "model.int8.onnx" in done.stdout
+    done = paste(next_command(done.stderr), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {Path(one["path"]).parent for one in report["models"]} == {Path("max/it's")}
+    limits = {
+        check["limit"]
+        for one in report["models"]
+        for check in one["checks"]
+        if check["name"] == "accuracy lost by int8"
+    }
+    assert limits == {0.3}
+
+
+def test_what_a_hint_repeats() -> None:
+    assert carry_options(data_dir=None, offline=False, quantize=None) == ""
+    carried = carry_options(max_accuracy_lost=0.01, data_dir=Path("my data"), offline=True)
+    assert carried == " --max-accuracy-lost 0.01 --data-dir 'my data' --offline"
+
+
+def test_paths_on_a_command_line() -> None:
+    for path, word in (
+        ("runs/a", "runs/a"),
+        ("-x", "./-x"),
+        ("nano/model.onnx", "./nano/model.onnx"),
+    ):
+        assert shell_path(path) == word
+        assert locate(shell_path(path)) == Path(path)
+    assert shell_path("a b") == "'a b'"
 
 
 def test_quickstart_without_mnist(edge_mnist: Command, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from chromium import PROGRAM
 from conftest import serve
-from page_driver import CONTROL, SEVEN, SHIFT, Page, Point, between, export_page, fetch_axe
+from page_driver import CONTROL, SEVEN, SHIFT, Page, Point, between, fetch_axe
 from test_serving import run_server
 
 EIGHT: list[Point] = [
@@ -28,8 +28,7 @@ EXAMPLES = "document.querySelectorAll('.example')"
 
 
 @pytest.fixture(scope="module")
-def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    site = export_page(tmp_path_factory.mktemp("site"))
+def urls(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with run_server(tmp_path_factory.mktemp("server")) as server, serve(site) as address:
         yield {"server": f"{server.url}/", "web": f"{address}below/digits/"}
 
@@ -250,16 +249,15 @@ def test_examples(page: Page, number: int, name: str) -> None:
     page.wait_for_digit(name)
 
 
-def test_a_tap_is_the_same_on_both_backends(browser: Page, urls: dict[str, str]) -> None:
-    answers = []
-    for url in urls.values():
-        browser.show(url, width=390, height=844)
-        browser.touch("touchStart", (0.4, 0.4))
-        browser.touch("touchEnd")
-        browser.wait_for_status("ok", "rejected")
-        answers.append([browser.status, browser.text("digit"), browser.seen().tolist()])
-        assert browser.ink()[40, 40]
-    assert answers[0] == answers[1]
+def test_a_tap_is_a_dot_and_no_digit(phone: Page) -> None:
+    phone.touch("touchStart", (0.4, 0.4))
+    phone.touch("touchEnd")
+    phone.wait_for_status("rejected")
+    assert phone.text("headline") == "Draw larger"
+    assert phone.ink()[40, 40]
+    phone.click("clear")
+    phone.draw(SEVEN)
+    phone.wait_for_digit("7")
 
 
 def test_both_backends_read_the_same(
@@ -387,8 +385,8 @@ def type_key(browser: Page, key: str) -> None:
     browser.press("Enter")
 
 
-def test_opened_as_a_file(browser: Page, tmp_path: Path) -> None:
-    page = export_page(tmp_path) / "below" / "digits" / "index.html"
+def test_opened_as_a_file(browser: Page, site: Path) -> None:
+    page = site / "below" / "digits" / "index.html"
     browser.show(page.as_uri(), status="error")
     assert browser.text("headline") == "This page needs a web server"
     assert "python3 -m http.server" in browser.text("advice")

@@ -12,6 +12,7 @@ import sys
 from edge_mnist.cli.app import app
 from edge_mnist.cli.streams import escape, prepare_streams
 from edge_mnist.errors import EdgeMnistError
+from edge_mnist.machine import passive_waiting
 
 __all__ = ["load_commands", "main"]
 
@@ -29,7 +30,8 @@ def main() -> None:
     load_commands()
     try:
         try:
-            app()
+            with passive_waiting():
+                app()
         finally:
             sys.stdout.flush()
     except EdgeMnistError as error:

@@ -1,6 +1,7 @@
 """The app, and the options that several commands share."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+TestedOn = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Data set to test on, by name or a folder. [default: the training's]",
+        show_default=False,
+    ),
+]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with the data set's files. [env: EDGE_MNIST_DATA]")
 ]
@@ -60,6 +69,21 @@ def find_command_model(name: str | None) -> Path:
     from edge_mnist.model_file import find_model
 
     return find_model(name, prefer_exports=True)
+
+
+def carry_options(**options: object) -> str:
+    """Return options as they have to be repeated on the next command line; those not given are not.
+
+    Args:
+        options: The value of each by its name with underscores; None and False are not given.
+    """
+    given = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+    words = [
+        f" {name}" if value is True else f" {name} {shlex.quote(str(value))}"
+        for name, value in given.items()
+        if value is not None and value is not False
+    ]
+    return "".join(words)
 
 
 def print_json(value: object) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, print_json
+from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, carry_options, print_json
 from edge_mnist.machine import require_package
 from edge_mnist.training.recipes import RECIPES, Recipe
 
@@ -56,6 +56,14 @@ def train(
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")
     ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of PyTorch; another number gives other weights. "
+            "[env: EDGE_MNIST_THREADS] [default: the fastest in a short measurement]",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder. [default: runs/RECIPE]")
     ] = None,
@@ -73,6 +81,7 @@ def train(
 ) -> None:
     """Train a network, or one for each fold; writes a run folder with plots."""
     require_package("torch", "train")
+    from edge_mnist.session import read_threads
     from edge_mnist.training.recipes import find_recipe, parse_changes
 
     named = {"dataset": dataset, "epochs": epochs, "seed": seed, "folds": folds}
@@ -80,16 +89,23 @@ def train(
     changes = {**named, **parse_changes(settings or ())}
     if not resume:
         find_recipe(recipe, **changes)  # a mistake is told before PyTorch's import of seconds
+    asked = read_threads(threads)
     from edge_mnist.cli import rendering
     from edge_mnist.training.cross_validation import cross_validate
     from edge_mnist.training.datasets import load_dataset
-    from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run
+    from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run, read_run_threads
     from edge_mnist.training.run import train as train_network
     from edge_mnist.training.unipen import load_unipen
 
     plan, folder = plan_run(
         recipe, changes, folder=output or out, resume=resume, overwrite=overwrite
     )
+    started = read_run_threads(folder) if resume and folder else None
+    if asked and started and asked != started:
+        rendering.say(
+            f"note: {folder} was started with {started} threads; with {asked} its weights will "
+            "not be those of a run that was never interrupted"
+        )
     data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
     rendering.warn_of_skipped(data.skipped)
     for note in () if quiet else data.notes:
@@ -105,6 +121,7 @@ def train(
             handwriting=handwriting,
             out=folder,
             device=device,
+            threads=asked or "auto",
             resume=resume,
             overwrite=overwrite,
             report=report,
@@ -117,7 +134,8 @@ def train(
     if as_json:
         print_json(dataclasses.asdict(figures))
     else:
-        rendering.print_training(figures)
+        carried = carry_options(data_dir=data_dir, offline=offline)
+        rendering.print_training(figures, carried=carried)
 
 
 def _plot(folder: Path, result: "TrainingRun | FoldsResult", dataset: "Dataset") -> None:
