@@ -71,6 +71,7 @@ def test_script_and_entry_point(tmp_path: Path, drawings: list[Path]) -> None:
         ["train", "--epochs", "0"],
         ["train", "--seed", "-1"],
         ["train", "--resume", "--overwrite"],
+        ["validate", "nano", "--self-test", "--offline"],
     ],
 )
 def test_wrong_usage_is_2(edge_mnist: Command, tmp_path: Path, args: list[str]) -> None:
