@@ -36,7 +36,9 @@ def edge_mnist(*args: object) -> dict[str, Any]:
 
 def measure_seed(name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Take one recipe the whole way, and return what was measured."""
-    trained = edge_mnist("train", "--recipe", name, "--seed", seed, "--out", folder / "run", "-q")
+    trained = edge_mnist(
+        "train", "--recipe", name, "--seed", seed, "--output", folder / "run", "-q"
+    )
     first = folder / "run" / "fold-1" if "folds" in trained else folder / "run"
     exported = edge_mnist("export", first, "--quantize", "-o", folder / "exports")
     edge_mnist("validate", folder / "exports" / "model.onnx", folder / "exports/model.int8.onnx")

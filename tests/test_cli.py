@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
+from packaging.requirements import Requirement
 from PIL import Image
 from typer.main import get_command
 
@@ -71,6 +72,7 @@ def test_script_and_entry_point(tmp_path: Path, drawings: list[Path]) -> None:
         ["train", "--epochs", "0"],
         ["train", "--seed", "-1"],
         ["train", "--resume", "--overwrite"],
+        ["validate", "nano", "--self-test", "--offline"],
     ],
 )
 def test_wrong_usage_is_2(edge_mnist: Command, tmp_path: Path, args: list[str]) -> None:
@@ -281,6 +283,27 @@ def test_doctor_knows_every_package_of_an_extra() -> None:
         plain = {re.split(r"[<>\[]", line)[0] for line in lines if ";" not in line}
         assert set(doctor.list_requirements(name)) == plain
     assert "torch 2" in doctor.examine_extra("train").text
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "has_ray", "runtime"),
+    [
+        ("linux", "x86_64", True, "onnxruntime-gpu"),
+        ("linux", "aarch64", True, "onnxruntime"),
+        ("darwin", "arm64", True, "onnxruntime"),
+        ("win32", "AMD64", True, "onnxruntime-gpu"),
+        ("win32", "ARM64", False, "onnxruntime"),  # Ray and onnxruntime-gpu have no wheels
+    ],
+)
+def test_all_holds_everything(system: str, machine: str, has_ray: bool, runtime: str) -> None:
+    with open(Path(__file__).parents[1] / "pyproject.toml", "rb") as file:
+        lines = tomllib.load(file)["project"]["optional-dependencies"]["all"]
+    here = {"sys_platform": system, "platform_machine": machine, "python_version": "3.13"}
+    needed = [Requirement(line) for line in lines]
+    needed = [one for one in needed if not one.marker or one.marker.evaluate(here)]
+    extras = set().union(*(one.extras for one in needed if one.name == "edge-mnist"))
+    assert extras == {*doctor.EXTRAS} - ({"ray"} if not has_ray else set())
+    assert [one.name for one in needed if "onnxruntime" in one.name] == [runtime]
 
 
 def test_a_closed_pipe_is_no_error(drawings: list[Path], tmp_path: Path) -> None:

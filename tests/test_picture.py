@@ -3,9 +3,11 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
@@ -57,7 +59,17 @@ def test_every_type_of_picture_gives_the_same_image(tmp_path: Path) -> None:
         color,
         np.concatenate([color, np.full((*grey.shape, 1), 255, np.uint8)], axis=2),
         grey.astype(np.uint16) * 257,
+        grey.astype(np.uint16),  # its levels are 0..255
+        grey.astype(np.int64),
         grey.astype(np.float32) / 255,
+        grey[np.newaxis],
+        np.moveaxis(color, 2, 0),
+        grey.tolist(),
+        torch.from_numpy(grey.copy()),
+        torch.from_numpy(grey / 255)[None],
+        memoryview(grey),
+        memoryview(to_bytes(drawing)),
+        bytearray(to_bytes(drawing)),
         drawing.convert("RGB"),
         drawing.convert("RGBA"),
     ]
@@ -105,14 +117,34 @@ def test_files_that_cannot_be_read(content: bytes, message: str) -> None:
         (np.zeros((5,), np.uint8), "expected an array of H x W"),
         (np.zeros((5, 5, 2), np.uint8), "expected an array of H x W"),
         (np.zeros((0, 5), np.uint8), "expected an array of H x W"),
-        (np.zeros((5, 5), np.int64), "expected uint8, uint16, bool or float.*got int64"),
-        (np.full((5, 5), 2.0), r"expected float values in 0\.\.1, got 2 \.\. 2"),
+        (np.zeros((1, 1, 28, 28), np.uint8), r"got \(1, 1, 28, 28\); .* go to predict_batch"),
+        (np.full((5, 5), -1), r"expected integers in 0\.\.255.*, got -1 \.\. -1 of int64"),
+        (np.full((5, 5), 1j), "an array of numbers, got ndarray of complex128"),
+        (np.full((5, 5), 2.0), r"expected float values in 0\.\.1, got 2 \.\. 2; divide by 255"),
         (np.full((5, 5), np.nan), r"expected float values in 0\.\.1, got nan"),
     ],
 )
 def test_arrays_that_cannot_be_read(array: NDArray[np.generic], message: str) -> None:
     with pytest.raises(PictureError, match=message):
         read_picture(array)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (None, "expected a picture, got NoneType"),
+        (5, "expected a picture, got int"),
+        ({}, "expected a picture, got dict"),
+        (["a.png", "b.png"], "several pictures go to predict_many"),
+        ([[1, 2], [3]], "list is no array of pixels"),
+        (torch.zeros(28, 28, requires_grad=True), r"Use tensor\.detach"),
+        (io.StringIO("text"), "expected a file opened in binary mode, got str"),
+        ("null\0.png", "embedded null byte"),
+    ],
+)
+def test_what_is_no_picture_says_what_to_do(picture: Any, message: str) -> None:
+    with pytest.raises(PictureError, match=message):
+        read_picture(picture)
 
 
 @pytest.mark.parametrize("framing", ["digit", "whole"])

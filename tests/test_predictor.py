@@ -148,6 +148,23 @@ def test_predictions_are_compared_by_value(drawings: list[Path]) -> None:
     assert len({first, second, predictor.predict(drawings[5])}) == 2
 
 
+def test_items_of_a_wrong_type_end_no_stream(drawings: list[Path]) -> None:
+    items = [None, drawings[2], 5, {}, ["a.png"], drawings[3]]
+    answers = list(Predictor(SHIPPED).predict_many(items))  # type: ignore[arg-type]
+    assert [answer.digit for answer in answers] == [None, 2, None, None, None, 3]
+    assert answers[0].error == "expected a picture, got NoneType"
+
+
+def test_a_model_may_come_as_bytes(drawings: list[Path]) -> None:
+    content = (SHIPPED / INT8_NAME).read_bytes()
+    for model in (content, memoryview(content)):
+        assert Predictor(model).predict(drawings[6]).digit == 6  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="truncated"):
+        Predictor(content[:1000])
+    with pytest.raises(UsageError, match="expected a model's name, path or bytes"):
+        Predictor(5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("threads", [0, -1, 10_000])
 def test_threads_are_bounded(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"threads: expected a number from 1 to 256"):

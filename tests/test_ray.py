@@ -96,16 +96,20 @@ def ray_command(*args: object) -> list[str]:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of a Ray cluster of one node with one core."""
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """Address of a Ray cluster of one node with one core; its workers send no telemetry."""
     from ray.cluster_utils import Cluster
 
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**27}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
     yield cluster.address
     cluster.shutdown()
+    assert [*home.rglob("*onnxruntime*")] == []
 
 
 RUN_JOB = """

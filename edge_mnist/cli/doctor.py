@@ -9,6 +9,7 @@ from edge_mnist.cli.app import (
     app,
     print_json,
 )
+from edge_mnist.cli.streams import escape
 
 
 @app.command()
@@ -21,7 +22,7 @@ def doctor(as_json: Json = False) -> None:
         print_json(dataclasses.asdict(diagnosis))
     else:
         for finding in diagnosis.findings:
-            print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.name}: {finding.text}")
+            print(escape(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.name}: {finding.text}"))
             if finding.fix:
                 print(f"       fix: {finding.fix}")
     raise typer.Exit(0 if diagnosis.ok else 1)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from edge_mnist.cli.app import MODEL_HELP, Json, app, find_command_model, print_json
+from edge_mnist.cli.streams import escape
 
 
 @app.command()
@@ -24,7 +25,7 @@ def info(
         return
     width = max(map(len, (*known, *metadata)))
     for key, value in (known | metadata).items():
-        print(f"{key:{width}}  {value}")
+        print(escape(f"{key:{width}}  {value}"))
 
 
 def _parse(value: str) -> object:

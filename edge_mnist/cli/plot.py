@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edge_mnist.cli.app import DataDir, Json, Offline, app, find_command_model, print_json
+from edge_mnist.cli.streams import escape
 from edge_mnist.machine import require_package
 
 
@@ -34,4 +35,4 @@ def plot(
     if as_json:
         print_json(dataclasses.asdict(pictures))
     else:
-        print("\n".join(pictures.paths))
+        print("\n".join(map(escape, pictures.paths)))

@@ -44,9 +44,10 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check model files against their reference; exit 1 if one misses a limit."""
-    if self_test and (plots or dataset):
-        option = "--plots" if plots else "--dataset"
-        raise UsageError(f"{option} has no effect with --self-test, which uses golden images")
+    of_data = {"--plots": plots, "--dataset": dataset, "--data-dir": data_dir, "--offline": offline}
+    given = [option for option, value in of_data.items() if value]
+    if self_test and given:
+        raise UsageError(f"{given[0]} has no effect with --self-test, which uses golden images")
     if plots:
         require_package("matplotlib", "train")
     from edge_mnist.cli import rendering

@@ -38,7 +38,7 @@ def to_image(array: NDArray[Any]) -> Image.Image:
 
     Args:
         array: H x W, H x W x 1/3/4 or 1/3/4 x H x W. Integers in 0..255, uint16 in 0..65535, bool,
-            or float in 0..1.
+            or float in 0..1; see ``to_array``.
 
     Raises:
         PictureError: It has another shape, or other values.
@@ -70,8 +70,6 @@ def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
             return np.round(array * 255).astype(np.uint8)
         remedy = "; divide by 255" if low >= 0 and high <= 255 else ""
         raise PictureError(f"expected float values in 0..1, got {low:g} .. {high:g}{remedy}")
-    if array.dtype.kind not in "iu":
-        raise PictureError(f"expected integers, bool or float in 0..1, got {array.dtype}")
     if low >= 0 and high <= 255:  # of a wider type too: they are levels of 8 bits
         return array.astype(np.uint8)
     if array.dtype == np.uint16:

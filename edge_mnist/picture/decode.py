@@ -9,7 +9,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,9 +61,7 @@ def to_grey(picture: Picture) -> NDArray[np.uint8]:
     Raises:
         PictureError: The picture cannot be read.
     """
-    if isinstance(picture, np.ndarray) and (picture.dtype, picture.ndim) == (np.uint8, 2):
-        if not picture.size:
-            raise PictureError(f"expected pixels, got an empty array {picture.shape}")
+    if isinstance(picture, np.ndarray) and _is_grey(picture):
         return picture
     image = _open_image(picture)
     if not (image.width and image.height):
@@ -138,6 +136,10 @@ def _scan_folder(folder: str, pending: list[os.DirEntry[str]]) -> Iterator[tuple
             pending += sorted(entries, key=lambda entry: entry.name, reverse=True)
     except OSError as error:
         yield folder, f"cannot read this folder: {error.strerror}"
+
+
+def _is_grey(array: NDArray[Any]) -> bool:
+    return array.dtype == np.uint8 and array.ndim == 2 and array.size > 0
 
 
 def _open_image(picture: Picture) -> Image.Image:
