@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page_driver import export_page
 from PIL import Image
 
 from edge_mnist.machine import passive_waiting
@@ -99,6 +100,12 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         sheet: Image.Image = draw_digit(digit, generator)
         sheet.save(path)
     return paths
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page with the shipped model, in a folder of a site."""
+    return export_page(tmp_path_factory.mktemp("site"))
 
 
 @contextlib.contextmanager
