@@ -13,9 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from page_driver import export_page
 from PIL import Image
+
+from edge_mnist.machine import passive_waiting
+
+with passive_waiting():  # as in the command, and not for the programs that tests start
+    import torch
 
 from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.exporting.onnx import export

@@ -39,6 +39,7 @@ class Tables:
     """
 
     def __init__(self, network: Network, *, lanes: int) -> None:
+        """Collect the constants of all layers; see ``order_weights`` for ``lanes``."""
         self.weights: list[Array] = []
         self.channels: list[tuple[int, int]] = []
         self.wide: list[int] = []
@@ -113,9 +114,7 @@ def list_channels(network: Network, layer: Layer) -> list[tuple[int, int]]:
         scales = scales / network.divisor
     if not len(biases):
         biases = np.zeros(len(scales), np.int32)
-    return [
-        (int(bias), pack_float(scale)) for bias, scale in zip(biases, scales, strict=True)
-    ]
+    return [(int(bias), pack_float(scale)) for bias, scale in zip(biases, scales, strict=True)]
 
 
 def pack_float(value: np.float32) -> int:
@@ -132,13 +131,12 @@ def write_model(network: Network, plan: Plan, *, lanes: int) -> str:
     kinds = {layer.kind for layer in network.layers}
     lines = [
         "/* The constants of the network; included by edge_mnist.c alone. */",
-        f"#define EDGE_MNIST_LANES {lanes} /* output channels that a convolution computes at once */",
+        f"#define EDGE_MNIST_LANES {lanes} /* output channels that CONV computes at once */",
         f"#define EDGE_MNIST_STEPS {len(plan.steps)}",
         f"#define EDGE_MNIST_SCORES {len(network.tensors)} /* the buffer that stands for them */",
     ]
     optional = ("depthwise", "maxpool", "averagepool", "globalaveragepool", "add", "lookup")
-    for kind in optional:
-        lines.append(f"#define EDGE_MNIST_USES_{kind.upper()} {int(kind in kinds)}")
+    lines += [f"#define EDGE_MNIST_USES_{kind.upper()} {int(kind in kinds)}" for kind in optional]
     lines += ["", *_write_buffers(network, plan), "", *_write_layers(network, tables), ""]
     lines += ["/* layer and row, in the order of computation */"]
     lines += _write_array(
@@ -204,9 +202,7 @@ def _write_constants(network: Network, tables: Tables) -> list[str]:
     return lines
 
 
-def write_golden(
-    network: Network, plan: Plan, images: NDArray[np.uint8], *, lanes: int
-) -> str:
+def write_golden(network: Network, plan: Plan, images: NDArray[np.uint8], *, lanes: int) -> str:
     """Return edge_mnist_golden.h: images, and the CRC of what each layer makes of them."""
     tables = Tables(network, lanes=lanes)
     outputs = [
@@ -219,15 +215,19 @@ def write_golden(
         "",
     ]
     constants = [f"0x{tables.hash_layer(number):08x}" for number in range(len(network.layers))]
-    lines += _write_array("static FLASH const uint32_t golden_constants[EDGE_MNIST_LAYERS]", constants)
+    lines += _write_array(
+        "static FLASH const uint32_t golden_constants[EDGE_MNIST_LAYERS]", constants
+    )
     rows = []
     for number, layer in enumerate(network.layers):
         if layer.kind in ACCUMULATE and layer.output is not None:
             zero_point = network.tensors[layer.output].zero_point
             cases = find_rounding_cases(layer, zero_point)
-            rows += [f"{{{number + 1}, {channel}, {total}, {right}}}" for channel, total, right in cases]
+            rows += [
+                f"{{{number + 1}, {channel}, {total}, {right}}}" for channel, total, right in cases
+            ]
     lines += [
-        "/* layer, channel, accumulator, result: sums that a wrong rounding would take elsewhere */",
+        "/* layer, channel, accumulator, result: sums that a wrong rounding takes elsewhere */",
         f"#define GOLDEN_SUMS {len(rows)}",
         *_write_array("static FLASH const int32_t golden_sums[GOLDEN_SUMS + 1][4]", [*rows, "{0}"]),
     ]
@@ -238,9 +238,7 @@ def write_golden(
     lines += _write_array(
         "static FLASH const uint32_t golden_crcs[GOLDEN_IMAGES][EDGE_MNIST_LAYERS]", rows
     )
-    lines.append(
-        "static FLASH const uint8_t golden_images[GOLDEN_IMAGES][EDGE_MNIST_PIXELS] = {"
-    )
+    lines.append("static FLASH const uint8_t golden_images[GOLDEN_IMAGES][EDGE_MNIST_PIXELS] = {")
     for image in images:
         lines += ["    {", *_wrap(map(str, image.ravel().tolist())), "    },"]
     return "\n".join([*lines, "};"]) + "\n"
