@@ -29,6 +29,7 @@ from edge_mnist.serving.settings import KEY_VARIABLE, Settings
 
 BACKLOG = 2048
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+START_S = 60  # for a worker to start on a busy machine; after 5 s uvicorn would kill it, each time
 SWITCH_S = 0.001  # how long a thread that reads a picture may keep the event loop waiting
 # A page loads its own files, asks its own server, and shows pictures that it made itself.
 POLICY = (
@@ -91,6 +92,7 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         limit_concurrency=settings.max_connections,
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(2 * settings.timeout_s),
+        timeout_worker_healthcheck=START_S,
     )
     _configure_logging()
     if host not in LOCAL_HOSTS and not settings.key:
