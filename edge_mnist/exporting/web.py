@@ -105,9 +105,11 @@ def export_web(
     if not overwrite:
         refuse_foreign_page(target)
     runtime = fetch_runtime(offline=offline)
+    page = read_page()
     about["runtime_bytes"] = len(runtime["ort/ort.wasm"])
+    about["reader_bytes"] = len(page["picture/reader.wasm"])
     files = {about["file"]: chosen.content, "model.json": json.dumps(about, indent=1).encode()}
-    files |= runtime | read_page()
+    files |= runtime | page
     for name in sorted(files, key=lambda name: name == "index.html"):  # last: then all is there
         path = target / name
         make_folder(path.parent)

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from math import isqrt
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from PIL import Image, ImageFilter
 Levels = NDArray[np.uint8]  # (H, W): grey levels, or amounts of ink
 Mask = NDArray[np.bool_]  # (H, W), or one entry for each component
 Indices = NDArray[np.intp]
+Value = TypeVar("Value", np.uint8, np.bool_)
 
 WORK_SIDE_PX = (
     256  # pictures of more than its square are downscaled; a digit 5 % as high keeps 13 px
@@ -124,7 +126,7 @@ def measure_ink(grey: Levels) -> Levels:
     background = np.minimum(background, _box_blur(background, max(1, side // 40)))
     # Light multiplies ink and paper alike, so ink in shadow is measured against its own paper.
     contrast = background - np.minimum(levels, background)
-    return ((contrast * GAINS[background] + 128) >> 8).astype(np.uint8)
+    return np.asarray((contrast * GAINS[background] + 128) >> 8, np.uint8)
 
 
 def _is_mnist_image(levels: Levels) -> bool:
@@ -191,7 +193,7 @@ def _binomial_filter(levels: Levels) -> Levels:
     """Remove the noise of single pixels with the kernel 1-2-1 along both axes."""
     padded = np.pad(levels, 1, mode="edge").astype(np.uint16)
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
-    return ((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) >> 4).astype(np.uint8)
+    return np.asarray((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) >> 4, np.uint8)
 
 
 def _box_blur(levels: Levels, radius_px: int) -> Levels:
@@ -239,12 +241,18 @@ def _remove_ruled_lines(mask: Mask) -> Mask:
         return mask
     thick_px = max(5, 3 * isqrt(mask.size) // 100)
     for axis in (1, 0):
+        if not _is_crossed(mask, axis):  # as in most pictures; neither are its lines
+            continue
         length_px = max(9, mask.shape[axis] // 8)
         lines = _open_along(mask, length_px, axis) & ~_open_along(mask, thick_px, 1 - axis)
-        n_crossed = np.count_nonzero(lines.any(axis=1 - axis))
-        if 10 * n_crossed > 9 * mask.shape[axis]:
+        if _is_crossed(lines, axis):
             mask = mask & ~lines
     return mask
+
+
+def _is_crossed(mask: Mask, axis: int) -> bool:
+    """Tell whether a mask, from border to border along an axis, has no gaps of 10 % in all."""
+    return bool(10 * np.count_nonzero(mask.any(axis=1 - axis)) > 9 * mask.shape[axis])
 
 
 def _select_components(
@@ -387,7 +395,7 @@ def _double_gradient(ink: Levels) -> NDArray[np.int16]:
     padded = np.pad(ink, 1, mode="edge").astype(np.int16)
     across = np.abs(padded[1:-1, 2:] - padded[1:-1, :-2])
     down = np.abs(padded[2:, 1:-1] - padded[:-2, 1:-1])
-    return np.maximum(across, down) + (3 * np.minimum(across, down) >> 3)
+    return np.asarray(np.maximum(across, down) + (3 * np.minimum(across, down) >> 3))
 
 
 def _crop_ink(ink: Levels, mask: Mask) -> Levels:
@@ -593,12 +601,12 @@ def _open_along(mask: Mask, window_px: int, axis: int) -> Mask:
     return _dilate(~_dilate(~mask, window_px, axis), window_px, axis)
 
 
-def _dilate_square(values: Levels, window_px: int) -> Levels:
+def _dilate_square(values: NDArray[Value], window_px: int) -> NDArray[Value]:
     """Grey dilation by a square, as one dilation along each axis."""
     return _dilate(_dilate(values, window_px, 0), window_px, 1)
 
 
-def _dilate(values: Levels, window_px: int, axis: int) -> Levels:
+def _dilate(values: NDArray[Value], window_px: int, axis: int) -> NDArray[Value]:
     """Grey dilation along an axis: the maximum over ``window_px`` pixels (made odd), by doubling.
 
     The border is continued outwards.

@@ -22,6 +22,7 @@
 
 #define RESIZE_BITS 22u /* of the fixed-point weights of Pillow's resizing */
 #define BLUR_BITS 24u   /* of the fixed-point weights of Pillow's box blur */
+#define N_DETAILS 511u  /* differences of two levels */
 #define MAX_RUNS 65535u /* runs are numbered in 16 bits */
 
 typedef struct {
@@ -89,9 +90,17 @@ static void fill(void *target, uint8_t value, size_t n) {
 
 /* ---- order statistics ---- */
 
+/* Neighbours are often equal, and an entry cannot be counted up twice at once: hence two parts. */
 static void count_levels(const uint8_t *levels, size_t n, uint32_t histogram[256]) {
+    uint32_t odd[256];
     fill(histogram, 0, 256 * sizeof *histogram);
-    for (size_t i = 0; i < n; i++) histogram[levels[i]]++;
+    fill(odd, 0, sizeof odd);
+    for (size_t i = 0; i + 1 < n; i += 2) {
+        histogram[levels[i]]++;
+        odd[levels[i + 1]]++;
+    }
+    if (n % 2) histogram[levels[n - 1]]++;
+    for (uint32_t level = 0; level < 256; level++) histogram[level] += odd[level];
 }
 
 /* Return the value at an index of the sorted values. */
@@ -136,12 +145,13 @@ static uint32_t scale_weighted(uint32_t sum, uint32_t weight) {
 /* Average over boxes: first along the rows, rounded to levels, then along the columns. */
 static int resize_box(view source, plane target, arena memory) {
     uint32_t width = target.width, height = target.height;
-    uint32_t *cumulated = take(&memory, (source.width + 1) * sizeof *cumulated);
-    uint32_t *sums = take(&memory, width * sizeof *sums);
-    uint32_t *weights = take(&memory, width * sizeof *weights);
+    uint32_t *restrict cumulated = take(&memory, (source.width + 1) * sizeof *cumulated);
+    uint32_t *restrict sums = take(&memory, width * sizeof *sums);
+    uint32_t *restrict weights = take(&memory, width * sizeof *weights);
+    uint32_t *restrict boxes = take(&memory, width * sizeof *boxes);
     uint16_t *starts = take(&memory, width * sizeof *starts);
     uint16_t *ends = take(&memory, width * sizeof *ends);
-    if (!cumulated || !sums || !weights || !starts || !ends) return EDGE_MNIST_ERROR_SCRATCH;
+    if (!cumulated || !sums || !weights || !boxes || !starts || !ends) return EDGE_MNIST_ERROR_SCRATCH;
     for (uint32_t x = 0; x < width; x++) {
         uint32_t start = box_start(x, source.width, width);
         uint32_t end = width > source.width ? start + 1 : box_start(x + 1, source.width, width);
@@ -155,13 +165,22 @@ static int resize_box(view source, plane target, arena memory) {
         uint32_t weight = box_weight(end - start);
         for (uint32_t x = 0; x < width; x++) sums[x] = 0;
         for (uint32_t from = start; from < end; from++) {
-            const uint8_t *row = source.data + (ptrdiff_t)from * source.stride;
+            const uint8_t *restrict row = source.data + (ptrdiff_t)from * source.stride;
             uint32_t sum = 0;
+            if (source.width <= width) { /* nothing is averaged */
+                for (uint32_t x = 0; x < width; x++) sums[x] += row[starts[x]];
+                continue;
+            }
+            if (source.width <= 2 * width) { /* at most two pixels, which may be the same */
+                for (uint32_t x = 0; x < width; x++) {
+                    sums[x] += ((uint32_t)row[starts[x]] + row[ends[x] - 1] + 1) >> 1;
+                }
+                continue;
+            }
             cumulated[0] = 0;
             for (uint32_t x = 0; x < source.width; x++) cumulated[x + 1] = sum += row[x];
-            for (uint32_t x = 0; x < width; x++) {
-                sums[x] += scale_weighted(cumulated[ends[x]] - cumulated[starts[x]], weights[x]);
-            }
+            for (uint32_t x = 0; x < width; x++) boxes[x] = cumulated[ends[x]] - cumulated[starts[x]];
+            for (uint32_t x = 0; x < width; x++) sums[x] += scale_weighted(boxes[x], weights[x]);
         }
         uint8_t *row = target.data + (size_t)y * width;
         for (uint32_t x = 0; x < width; x++) row[x] = (uint8_t)scale_weighted(sums[x], weight);
@@ -464,12 +483,15 @@ static int is_ink_dark(plane levels, const uint32_t histogram[256], uint8_t *rin
     uint32_t n = levels.width * levels.height;
     uint32_t radius = max_u32(2, max_u32(levels.width, levels.height) / 10);
     blur state = {levels, ring, sums, radius, blur_ring_rows(radius, levels.height), 0};
-    fill(details, 0, 511 * sizeof *details);
+    fill(details, 0, 2 * N_DETAILS * sizeof *details);
     for (uint32_t y = 0; y < levels.height; y++) {
         const uint8_t *row = levels.data + (size_t)y * levels.width;
         blur_next_row(&state, y, line);
-        for (uint32_t x = 0; x < levels.width; x++) details[255 + row[x] - line[x]]++;
+        for (uint32_t x = 0; x < levels.width; x++) { /* in two parts, see count_levels */
+            details[(x % 2 ? N_DETAILS : 0) + 255u + row[x] - line[x]]++;
+        }
     }
+    for (uint32_t i = 0; i < N_DETAILS; i++) details[i] += details[N_DETAILS + i];
     uint32_t n_extreme = min_u32(max_u32(6, 3 * n / 1000), n), percentile = (n - 1) / 100;
     int32_t darkest = -sum_extreme(details, n_extreme, 1);
     int32_t lightest = sum_extreme(details, n_extreme, -1);
@@ -488,7 +510,7 @@ static int measure_ink(plane levels, plane background, arena memory) {
     uint32_t width = levels.width, height = levels.height, n = width * height;
     uint32_t side = isqrt(n), radius = max_u32(1, side / 40);
     uint32_t *sums = take(&memory, width * sizeof *sums);
-    uint32_t *details = take(&memory, 511 * sizeof *details);
+    uint32_t *details = take(&memory, 2 * N_DETAILS * sizeof *details);
     uint8_t *line = take(&memory, width);
     uint32_t histogram[256];
     if (!sums || !details || !line) return EDGE_MNIST_ERROR_SCRATCH;
@@ -574,31 +596,38 @@ static void flag_runs(plane mask, uint32_t window, int along_rows, uint8_t flag)
     }
 }
 
+/* Tell whether pixels with a flag, but not THICK, lie in more than 90 % of the columns, or rows. */
+static int is_crossed(plane mask, int along_rows, uint8_t flag, uint8_t *restrict crossed) {
+    uint32_t n_crossed = 0, side = along_rows ? mask.width : mask.height;
+    fill(crossed, 0, side);
+    for (uint32_t y = 0; y < mask.height; y++) {
+        const uint8_t *restrict row = mask.data + (size_t)y * mask.width;
+        uint8_t any = 0;
+        for (uint32_t x = 0; x < mask.width && along_rows; x++) {
+            crossed[x] |= (row[x] & (flag | THICK)) == flag;
+        }
+        for (uint32_t x = 0; x < mask.width && !along_rows; x++) {
+            any |= (row[x] & (flag | THICK)) == flag;
+        }
+        if (!along_rows) crossed[y] = any;
+    }
+    for (uint32_t i = 0; i < side; i++) n_crossed += crossed[i];
+    return 10 * n_crossed > 9 * side;
+}
+
 static void remove_ruled_lines(plane mask, uint8_t *crossed) {
     uint32_t n = mask.width * mask.height, thick = max_u32(5, 3 * isqrt(n) / 100);
     if (min_u32(mask.width, mask.height) < MIN_RULED_SIDE_PX) return;
     for (int along_rows = 1; along_rows >= 0; along_rows--) {
         uint32_t side = along_rows ? mask.width : mask.height;
-        for (int is_long_only = 1; is_long_only >= 0; is_long_only--) {
-            /* Thickness matters only where there are enough long runs. */
-            if (is_long_only) flag_runs(mask, max_u32(9, side / 8), along_rows, LONG);
-            else flag_runs(mask, thick, !along_rows, THICK);
-            fill(crossed, 0, side);
-            for (uint32_t y = 0; y < mask.height; y++) {
-                const uint8_t *row = mask.data + (size_t)y * mask.width;
-                for (uint32_t x = 0; x < mask.width; x++) {
-                    if ((row[x] & (LONG | THICK)) == LONG) crossed[along_rows ? x : y] = 1;
-                }
-            }
-            uint32_t n_crossed = 0;
-            for (uint32_t i = 0; i < side; i++) n_crossed += crossed[i];
-            int is_ruled = 10 * n_crossed > 9 * side;
-            if (is_ruled && is_long_only) continue;
-            for (uint32_t i = 0; i < n; i++) {
-                uint8_t flags = mask.data[i];
-                mask.data[i] = is_ruled && (flags & (LONG | THICK)) == LONG ? 0 : flags & INKED;
-            }
-            break;
+        /* Most pictures do not have ink in so many rows or columns. */
+        if (!is_crossed(mask, along_rows, INKED, crossed)) continue;
+        flag_runs(mask, max_u32(9, side / 8), along_rows, LONG);
+        flag_runs(mask, thick, !along_rows, THICK);
+        int is_ruled = is_crossed(mask, along_rows, LONG, crossed);
+        for (uint32_t i = 0; i < n; i++) {
+            uint8_t flags = mask.data[i];
+            mask.data[i] = is_ruled && (flags & (LONG | THICK)) == LONG ? 0 : flags & INKED;
         }
     }
 }
@@ -653,8 +682,12 @@ static uint32_t number_sets(uint16_t *parents, uint32_t n) {
 }
 
 static int find_runs(plane mask, run_list *runs, arena *memory) {
-    uint32_t n = 0, size = mask.width * mask.height;
-    for (uint32_t i = 0; i < size; i++) n += mask.data[i] && (i % mask.width == 0 || !mask.data[i - 1]);
+    uint32_t n = 0;
+    for (uint32_t y = 0; y < mask.height; y++) {
+        const uint8_t *row = mask.data + (size_t)y * mask.width;
+        n += row[0];
+        for (uint32_t x = 1; x < mask.width; x++) n += row[x] > row[x - 1];
+    }
     if (n > MAX_RUNS) return EDGE_MNIST_ERROR_SIZE;
     runs->row = take(memory, n * sizeof(uint16_t));
     runs->start = take(memory, n * sizeof(uint16_t));
@@ -996,10 +1029,13 @@ static int crop_and_thicken(plane ink, plane mask, const component *box, plane *
     uint8_t *line = take(memory, max_u32(digit->width, mask.width));
     if (!digit->data || !line) return EDGE_MNIST_ERROR_SCRATCH;
 
-    fill(histogram, 0, sizeof histogram);
-    for (uint32_t i = 0; i < ink.width * ink.height; i++) histogram[ink.data[i]] += mask.data[i];
-    uint32_t full = select_level(histogram, 7 * (area - 1) / 10);
     size_t corner = (size_t)box->top * ink.width + box->left;
+    fill(histogram, 0, sizeof histogram);
+    for (uint32_t y = 0; y < height; y++) {
+        size_t from = corner + (size_t)y * ink.width;
+        for (size_t at = from; at < from + width; at++) histogram[ink.data[at]] += mask.data[at];
+    }
+    uint32_t full = select_level(histogram, 7 * (area - 1) / 10);
     int is_photo = ink.width * ink.height > PHOTO_SIDE_PX * PHOTO_SIDE_PX;
     dilate(mask.data + corner, mask.width, width, height, is_photo ? 2 : 1, line);
     for (uint32_t level = 0; level < 256; level++) {
@@ -1137,8 +1173,8 @@ size_t edge_mnist_scratch_size(int width, int height) {
     downscaled_size((uint32_t)width, (uint32_t)height, &w, &h);
     size_t longer = max_u32(w, h), margin = 19 * longer / 200 + 4;
     size_t n_runs = (size_t)h * ((w + 1) / 2), n_components = n_runs;
-    size_t for_resizing = 4 * ((size_t)width + 1) + 12 * (size_t)(w > SIDE_PX ? w : SIDE_PX);
-    size_t for_background = 4 * (size_t)w + 4 * 511 + (size_t)w + 15 * (size_t)w;
+    size_t for_resizing = 4 * ((size_t)width + 1) + 16 * (size_t)(w > SIDE_PX ? w : SIDE_PX);
+    size_t for_background = 4 * (size_t)w + 8 * N_DETAILS + (size_t)w + 15 * (size_t)w;
     size_t for_components = 8 * n_runs + 2 * ((size_t)h + 1) + (sizeof(component) + 2) * n_components;
     size_t for_digit = (w + margin) * (h + margin) + 2048 + longer + margin + 16 * (longer + margin);
     size_t most = for_resizing > for_background ? for_resizing : for_background;

@@ -1,9 +1,9 @@
 // The backend of `edge-mnist export --target web`: reads the picture here, with onnxruntime-web.
 
 import { BackendError, toErrorAnswer } from "./backend_types.js";
-import { PictureError, decode } from "./picture/decoding.js";
+import { PictureError, decode, toGrey } from "./picture/decoding.js";
 import { argmax } from "./picture/numpy.js";
-import { SIDE_PX, readPicture } from "./picture/reading.js";
+import { SIDE_PX, openReader } from "./picture/reader.js";
 
 /** @typedef {import("./backend_types.js").Answer} Answer */
 
@@ -16,11 +16,12 @@ import { SIDE_PX, readPicture } from "./picture/reading.js";
  * @property {string} sha256
  * @property {string[]} class_names
  * @property {number} rejection_threshold probability below which a class is not answered
- * @property {string} framing `digit` or `whole`, see picture/reading.js
+ * @property {string} framing `digit` or `whole`, see picture/reader.js
  * @property {string} dataset
  * @property {number} accuracy 0..1; 0 if it was not measured
  * @property {string} runtime name and version
  * @property {number} runtime_bytes of ort/ort.wasm
+ * @property {number} reader_bytes of picture/reader.wasm
  */
 
 /** @type {import("./backend_types.js").OpenBackend} */
@@ -33,12 +34,13 @@ export async function openBackend(onProgress) {
   }
   /** @type {ModelInfo} */
   const info = await (await fetchBeside("model.json")).json();
-  const totalBytes = info.runtime_bytes + info.size_bytes;
+  const totalBytes = info.runtime_bytes + info.size_bytes + info.reader_bytes;
   let loadedBytes = 0;
   const count = (/** @type {number} */ n) => onProgress((loadedBytes += n), totalBytes);
-  const [runtime, model] = await Promise.all(
-    ["ort/ort.wasm", info.file].map((name) => download(name, count)),
+  const [runtime, model, wasm] = await Promise.all(
+    ["ort/ort.wasm", info.file, "picture/reader.wasm"].map((name) => download(name, count)),
   );
+  const readGrey = await openReader(wasm);
   const ort = await import("./ort/ort.js").catch((error) => {
     throw loadError(error.message);
   });
@@ -48,7 +50,7 @@ export async function openBackend(onProgress) {
     facts: describe(info),
     privacy: "Everything happens in this browser: your picture never leaves your device.",
     docsUrl: null,
-    predict: (picture) => predict(picture, { ort, session, info }),
+    predict: (picture) => predict(picture, { ort, session, info, readGrey }),
   };
 }
 
@@ -75,13 +77,13 @@ async function openSession(ort, runtime, model) {
  * Read one picture: its file to 28 x 28, and that to the probability of each class.
  *
  * @param {Blob} picture
- * @param {{ort: any, session: any, info: ModelInfo}} model
+ * @param {{ort: any, session: any, info: ModelInfo, readGrey: any}} model
  * @returns {Promise<Answer>}
  */
-async function predict(picture, { ort, session, info }) {
+async function predict(picture, { ort, session, info, readGrey }) {
   let input;
   try {
-    input = readPicture(await decode(picture), info.framing);
+    input = readGrey(toGrey(await decode(picture)), info.framing);
   } catch (error) {
     if (error instanceof PictureError) return toErrorAnswer(error.message);
     throw error;
