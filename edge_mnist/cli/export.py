@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from edge_mnist.cli.app import DataDir, Json, app, print_json
+from edge_mnist.cli.app import DataDir, Json, TestedOn, app, carry_options, print_json
 from edge_mnist.exporting.targets import TARGETS, export_to
 
 SOURCE_HELP = (
-    "Checkpoint or run folder [default: newest run]; for web and triton a model file or folder "
+    "Checkpoint or run folder [default: newest run]; for web, triton and c a model file or folder "
     "[default: the model that predict uses]."
 )
 TARGET_HELP = "; ".join(f"{target.name}: {target.writes}" for target in TARGETS) + "."
@@ -32,6 +32,10 @@ def export(
     max_accuracy_lost: Annotated[
         float | None, typer.Option(help="Share of accuracy that int8 may lose. [default: 0.001]")
     ] = None,
+    dataset: TestedOn = None,
+    optimize: Annotated[
+        str | None, typer.Option(help="For c: size or speed. [default: size]")
+    ] = None,
     data_dir: DataDir = None,
     offline: Annotated[
         bool | None, typer.Option("--offline", help="Never download anything.")
@@ -46,6 +50,8 @@ def export(
         overwrite=overwrite,
         quantize=quantize,
         max_accuracy_lost=max_accuracy_lost,
+        dataset=dataset,
+        optimize=optimize,
         data_dir=data_dir,
         offline=offline,
     )
@@ -53,4 +59,9 @@ def export(
         print_json(dataclasses.asdict(result))  # type: ignore[call-overload]
     else:
         print(result.to_text())
-        print(f"next: {result.next_command}", file=sys.stderr)
+        # What is said to validate has to hold for what was exported: the same limit, the same data.
+        validates = result.next_command.startswith("edge-mnist validate")
+        carried = carry_options(
+            max_accuracy_lost=max_accuracy_lost, data_dir=data_dir, offline=offline
+        )
+        print(f"next: {result.next_command}{carried if validates else ''}", file=sys.stderr)

@@ -35,6 +35,7 @@ from edge_mnist.model_file import (
     REFERENCE_NAME,
     ModelFile,
     hash_graph,
+    shell_path,
 )
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.calibration import Calibration, Validation, calibrate
@@ -45,8 +46,10 @@ from edge_mnist.training.checkpoint import (
     load_network,
     pack_checkpoint,
 )
-from edge_mnist.training.datasets import Dataset, load_dataset, split_stratified, split_training
+from edge_mnist.training.datasets import Dataset, load_dataset, split_training
 from edge_mnist.training.networks import PixelConvention, compute_logits
+from edge_mnist.training.provenance import TrainingData, record_training_data
+from edge_mnist.training.recipes import Recipe
 from edge_mnist.training.run import TrainingRun, find_checkpoint
 from edge_mnist.validation.gate import Limits, Reference
 from edge_mnist.validation.robustness import measure_robustness
@@ -56,8 +59,6 @@ from edge_mnist.validation.validate import (
     measure_accuracy,
     validate_files,
 )
-
-HELD_OUT_SHARE = 1 / 12  # of the training images, where no training has held out any
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ExportResult:
     @property
     def next_command(self) -> str:
         """A command that uses what was written."""
-        return f"edge-mnist validate {self.folder}"
+        return f"edge-mnist validate {shell_path(self.folder)}"
 
     def to_text(self) -> str:
         """Return a table of the files."""
@@ -109,6 +110,8 @@ class ExportResult:
         ]
         what = self.checkpoint or "the network"
         lines.insert(0, f"{what} exported; every file passed the gate")
+        notes = {report.data_note for report in self.validation.models if report.data_note}
+        lines[:0] = [f"note: {note}" for note in sorted(notes)]
         if self.epoch is not None and self.epochs is not None and self.epoch < self.epochs:
             lines.insert(0, f"note: {what} is unfinished, epoch {self.epoch} of {self.epochs}")
         return "\n".join(lines)
@@ -140,6 +143,13 @@ class Source:
     path: Path | None = None
     calibration: Calibration | None = None
 
+    @property
+    def trained_on(self) -> TrainingData:
+        """What is recorded of the data set of the training: ``dataset`` for all we know."""
+        if self.checkpoint and self.checkpoint.trained_on.sha256 not in ("", self.dataset.sha256):
+            return self.checkpoint.trained_on
+        return record_training_data(self.dataset)
+
 
 def export(
     source: nn.Module | TrainingRun | str | os.PathLike[str] | None,
@@ -168,7 +178,8 @@ def export(
         quantize: Write an int8 file too.
         convention: The pixels that a network expects, 0..1 if None; checkpoints take 0..1.
         temperature: Divides the logits. None takes a checkpoint's, or fits it on the data set's
-            held-out training images (a twelfth of them if no training has split the data set).
+            held-out training images (if no training has split the data set, those that one by
+            the usual recipe would hold out: a twelfth, or a folder's validation part).
         limits: The limits of the gate.
         overwrite: Replace files that no export wrote, too.
         data_dir: See ``load_dataset``.
@@ -178,7 +189,8 @@ def export(
     Raises:
         GateError: A file misses a limit; nothing was written.
         ModelError: The network cannot be run or exported, or the checkpoint cannot be used.
-        DataError: The data set cannot be had.
+        DataError: The data set cannot be had, or its test part has images that the checkpoint was
+            trained on.
         OutputError: The folder cannot be written, or holds files that no export wrote.
     """
     opened = open_source(source, dataset, convention, data_dir=data_dir, offline=offline)
@@ -189,7 +201,10 @@ def export(
     logits = compute_source_logits(opened, opened.dataset.test_images)
     calibration = choose_temperature(opened, temperature)
     reference = Reference(
-        "PyTorch", opened.dataset.test_images, logits / np.float32(calibration.temperature)
+        "PyTorch",
+        opened.dataset.test_images,
+        logits / np.float32(calibration.temperature),
+        image_hashes=opened.trained_on.image_hashes,
     )
     models = build_models(opened, calibration, quantize=quantize)
     report = validate_files(models, opened.dataset, against=reference, limits=limits or Limits())
@@ -240,7 +255,7 @@ def open_source(
             raise UsageError("a network is exported with a data set: export(network, dataset)")
         held_out = dataset.held_out
         if held_out is None:
-            _, held_out = split_stratified(dataset.train_labels, share=HELD_OUT_SHARE)
+            _, held_out = split_training(dataset, Recipe(name=""))
         training = np.setdiff1d(np.arange(len(dataset.train_labels)), held_out)
         name = type(source).__name__
         return Source(source, name, convention or PixelConvention(), dataset, training, held_out)
@@ -401,6 +416,8 @@ def make_reference(source: Source, calibration: Calibration, models: list[ModelF
         "logits": logits,
         "weights_sha256": np.array(hash_weights(source.network.state_dict())),
     }
+    if source.trained_on.image_hashes is not None:
+        arrays["image_hashes"] = source.trained_on.image_hashes
     for file in models:
         if file.path.name == INT8_NAME:
             arrays["int8_logits"] = Predictor(file, provider="cpu").compute_logits(images)

@@ -80,17 +80,23 @@ def _export_onnx(
     *,
     max_accuracy_lost: float | None = None,
     quantize: bool = False,
+    dataset: str | None = None,
     **options: Any,
 ) -> TargetResult:
     require_package("torch", "train")
     require_package("onnx", "train")
     from edge_mnist.exporting.onnx import export
+    from edge_mnist.training.datasets import load_dataset
     from edge_mnist.validation.gate import Limits
 
+    data = None
+    if dataset is not None:
+        data_dir, offline = options.get("data_dir"), options.get("offline", False)
+        data = load_dataset(dataset, data_dir=data_dir, offline=offline)
     limits = Limits() if max_accuracy_lost is None else Limits(accuracy_lost=max_accuracy_lost)
     command = "edge-mnist export" + " --quantize" * quantize
     return export(
-        source, folder=folder, quantize=quantize, limits=limits, command=command, **options
+        source, data, folder=folder, quantize=quantize, limits=limits, command=command, **options
     )
 
 
@@ -120,12 +126,19 @@ def _export_triton(
     return export_triton(paths, folder, overwrite=overwrite)
 
 
-_CHECKPOINT_OPTIONS = frozenset({"quantize", "max_accuracy_lost", "data_dir", "offline"})
+def _export_c(source: str | None, folder: Path, **options: Any) -> TargetResult:
+    from edge_mnist.exporting.c import export_c
+
+    return export_c(source, folder, **options)
+
+
+_CHECKPOINT_OPTIONS = frozenset({"dataset", "quantize", "max_accuracy_lost", "data_dir", "offline"})
 TARGETS = (
     Target("onnx", "model files", "exports", _CHECKPOINT_OPTIONS, _export_onnx),
     Target("web", "a page for any static host", "web", frozenset({"offline"}), _export_web),
     Target(
         "triton", "a repository for NVIDIA Triton", "triton", _CHECKPOINT_OPTIONS, _export_triton
     ),
+    Target("c", "C99 for microcontrollers", "c", frozenset({"optimize"}), _export_c),
 )
 FORMER_NAMES = {"onnx": "files"}

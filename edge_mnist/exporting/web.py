@@ -23,6 +23,7 @@ from edge_mnist.model_file import (
     check_contract,
     find_model,
     read_model,
+    shell_path,
 )
 
 PAGE = Path(__file__).parents[1] / "web"
@@ -70,7 +71,7 @@ class WebResult:
     @property
     def next_command(self) -> str:
         """A command that shows the page."""
-        return f"python3 -m http.server -d {self.folder} -b 127.0.0.1 8000"
+        return f"python3 -m http.server -d {shell_path(self.folder)} -b 127.0.0.1 8000"
 
     def to_text(self) -> str:
         """Return a line on what was written."""
@@ -105,11 +106,9 @@ def export_web(
     if not overwrite:
         refuse_foreign_page(target)
     runtime = fetch_runtime(offline=offline)
-    page = read_page()
     about["runtime_bytes"] = len(runtime["ort/ort.wasm"])
-    about["reader_bytes"] = len(page["picture/reader.wasm"])
     files = {about["file"]: chosen.content, "model.json": json.dumps(about, indent=1).encode()}
-    files |= runtime | page
+    files |= runtime | read_page()
     for name in sorted(files, key=lambda name: name == "index.html"):  # last: then all is there
         path = target / name
         make_folder(path.parent)

@@ -66,12 +66,15 @@ class Reference:
         images: Shape (N, 28, 28), uint8.
         logits: Shape (N, classes), float32; PyTorch's, divided by the temperature.
         int8_logits: Those of the int8 file when it was exported; None if they are not known.
+        image_hashes: Of the images that the network was trained on, as
+            ``training.provenance.TrainingData`` has them; None if they are not known.
     """
 
     name: str
     images: NDArray[np.uint8]
     logits: NDArray[np.float32]
     int8_logits: NDArray[np.float32] | None = None
+    image_hashes: NDArray[np.uint64] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def read_reference(path: Path, predictor: Predictor) -> Reference:
                 arrays["images"],
                 arrays["logits"],
                 arrays.get("int8_logits"),
+                arrays.get("image_hashes"),
             )
             weights = str(arrays["weights_sha256"])
     except FileNotFoundError as error:
@@ -147,7 +151,12 @@ def compute_reference(path: Path, predictor: Predictor, dataset: "Dataset") -> R
         dataset.test_images,
         temperature=checkpoint.calibration.temperature,
     )
-    return Reference(f"PyTorch on {path}", dataset.test_images, logits)
+    return Reference(
+        f"PyTorch on {path}",
+        dataset.test_images,
+        logits,
+        image_hashes=checkpoint.trained_on.image_hashes,
+    )
 
 
 def check_weights(predictor: Predictor, weights_sha256: str, path: Path) -> None:
