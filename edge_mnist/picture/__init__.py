@@ -1,8 +1,8 @@
 """From any picture to the model's input, with NumPy and Pillow, or in C where that was compiled.
 
 ``read_picture`` decodes (``decode``, ``array``), finds the digit's ink (``digit``), and brings it
-to the form of an MNIST image (``frame``). The last two steps exist in C as well (``reader.c``), which gives the
-same images and reasons and is more than ten times as fast.
+to the form of an MNIST image (``frame``). The last two steps exist in C as well (``reader.c``),
+which gives the same images and reasons and is ten times as fast.
 """
 
 from dataclasses import dataclass

@@ -340,42 +340,40 @@ static int frame_whole(view grey, uint8_t *image, arena memory) {
 
 /* ---- morphology ---- */
 
+static void write_max(const uint8_t *a, const uint8_t *b, uint8_t *restrict target, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] = a[i] > b[i] ? a[i] : b[i];
+}
+
 /* Dilate along the rows, then along the columns, by squares of 2 * radius + 1; `line` is as long as
  * a row. Along each axis it is the maximum over the radius + 1 pixels before each one, then over
  * those behind, both by doubling; beyond the border there is nothing. */
 static void dilate(uint8_t *data, size_t stride, uint32_t width, uint32_t height, uint32_t radius,
-                   uint8_t *restrict line) {
+                   uint8_t *line) {
     for (uint32_t y = 0; y < height; y++) {
-        uint8_t *restrict row = data + y * stride;
-        for (uint32_t size = 1, step; size < radius + 1; size += step) {
-            step = min_u32(size, radius + 1 - size);
-            for (uint32_t x = 0; x < width; x++) line[x] = row[x];
-            for (uint32_t x = step; x < width; x++) {
-                row[x] = line[x] > line[x - step] ? line[x] : line[x - step];
-            }
-        }
-        for (uint32_t size = 1, step; size < radius + 1; size += step) {
-            step = min_u32(size, radius + 1 - size);
-            for (uint32_t x = 0; x < width; x++) line[x] = row[x];
-            for (uint32_t x = step; x < width; x++) {
-                row[x - step] = line[x] > line[x - step] ? line[x] : line[x - step];
+        uint8_t *row = data + y * stride;
+        for (int is_behind = 0; is_behind < 2; is_behind++) {
+            for (uint32_t size = 1, step; size < radius + 1; size += step) {
+                step = min_u32(size, radius + 1 - size);
+                if (step >= width) break;
+                for (size_t x = 0; x < width; x++) line[x] = row[x];
+                write_max(line, line + step, is_behind ? row : row + step, width - step);
             }
         }
     }
     for (uint32_t size = 1, step; size < radius + 1; size += step) {
         step = min_u32(size, radius + 1 - size);
         for (uint32_t y = height; y-- > step;) {
-            uint8_t *restrict row = data + y * stride;
-            const uint8_t *restrict before = data + (y - step) * stride;
-            for (uint32_t x = 0; x < width; x++) row[x] = row[x] > before[x] ? row[x] : before[x];
+            uint8_t *row = data + y * stride;
+            for (size_t x = 0; x < width; x++) line[x] = row[x];
+            write_max(line, data + (y - step) * stride, row, width);
         }
     }
     for (uint32_t size = 1, step; size < radius + 1; size += step) {
         step = min_u32(size, radius + 1 - size);
         for (uint32_t y = step; y < height; y++) {
-            uint8_t *restrict row = data + (y - step) * stride;
-            const uint8_t *restrict behind = data + y * stride;
-            for (uint32_t x = 0; x < width; x++) row[x] = row[x] > behind[x] ? row[x] : behind[x];
+            uint8_t *row = data + (y - step) * stride;
+            for (size_t x = 0; x < width; x++) line[x] = row[x];
+            write_max(line, data + y * stride, row, width);
         }
     }
 }
@@ -388,7 +386,8 @@ static void invert(plane levels) {
 /* ---- the background ---- */
 
 /* A box blur that yields its rows from the top. `ring` holds rows that are blurred along x, as many
- * as a window needs or as the picture has, and `sums` the sum over the window of each column. */
+ * as a window needs or as the picture has, and `sums` the sum over the window of each column, then
+ * two rows of working memory. */
 typedef struct {
     plane source;
     uint8_t *ring;
@@ -413,12 +412,14 @@ static void blur_read_row(blur *state) {
     uint8_t *target = state->ring + (size_t)(state->n_read % state->n_ring) * width;
     sum = row[0] * (radius + 1);
     for (uint32_t x = 0; x < radius; x++) sum += row[min_u32(x, last)];
+    uint32_t *restrict window_sums = state->sums + width, *restrict fars = window_sums + width;
     for (uint32_t x = 0; x < width; x++) {
         uint32_t before = row[x > radius ? x - radius - 1 : 0];
-        uint32_t behind = row[min_u32(x + radius + 1, last)];
         sum += row[min_u32(x + radius, last)] - before;
-        target[x] = blur_weigh(sum, before + behind, radius);
+        window_sums[x] = sum;
+        fars[x] = before + row[min_u32(x + radius + 1, last)];
     }
+    for (uint32_t x = 0; x < width; x++) target[x] = blur_weigh(window_sums[x], fars[x], radius);
     state->n_read++;
 }
 
@@ -509,7 +510,7 @@ static int is_ink_dark(plane levels, const uint32_t histogram[256], uint8_t *rin
 static int measure_ink(plane levels, plane background, arena memory) {
     uint32_t width = levels.width, height = levels.height, n = width * height;
     uint32_t side = isqrt(n), radius = max_u32(1, side / 40);
-    uint32_t *sums = take(&memory, width * sizeof *sums);
+    uint32_t *sums = take(&memory, 3 * width * sizeof *sums);
     uint32_t *details = take(&memory, 2 * N_DETAILS * sizeof *details);
     uint8_t *line = take(&memory, width);
     uint32_t histogram[256];
@@ -1174,7 +1175,7 @@ size_t edge_mnist_scratch_size(int width, int height) {
     size_t longer = max_u32(w, h), margin = 19 * longer / 200 + 4;
     size_t n_runs = (size_t)h * ((w + 1) / 2), n_components = n_runs;
     size_t for_resizing = 4 * ((size_t)width + 1) + 16 * (size_t)(w > SIDE_PX ? w : SIDE_PX);
-    size_t for_background = 4 * (size_t)w + 8 * N_DETAILS + (size_t)w + 15 * (size_t)w;
+    size_t for_background = 12 * (size_t)w + 8 * N_DETAILS + (size_t)w + 15 * (size_t)w;
     size_t for_components = 8 * n_runs + 2 * ((size_t)h + 1) + (sizeof(component) + 2) * n_components;
     size_t for_digit = (w + margin) * (h + margin) + 2048 + longer + margin + 16 * (longer + margin);
     size_t most = for_resizing > for_background ? for_resizing : for_background;
