@@ -14,6 +14,7 @@ SOURCE_HELP = (
     "Checkpoint or run folder [default: newest run]; for web, triton and c a model file or folder "
     "[default: the model that predict uses]."
 )
+TARGET_NAMES = [target.name for target in TARGETS]
 TARGET_HELP = "; ".join(f"{target.name}: {target.writes}" for target in TARGETS) + "."
 FOLDER_HELP = f"Folder. [default: {', '.join(target.folder for target in TARGETS)}]"
 
@@ -21,7 +22,14 @@ FOLDER_HELP = f"Folder. [default: {', '.join(target.folder for target in TARGETS
 @app.command()
 def export(
     source: Annotated[str | None, typer.Argument(help=SOURCE_HELP)] = None,
-    target: Annotated[str, typer.Option(help=TARGET_HELP)] = "onnx",
+    target: Annotated[
+        str,
+        typer.Option(
+            help=TARGET_HELP,
+            metavar="|".join(TARGET_NAMES),
+            autocompletion=lambda: TARGET_NAMES,
+        ),
+    ] = "onnx",
     quantize: Annotated[
         bool | None, typer.Option("--quantize", help="Write an int8 file too.")
     ] = None,

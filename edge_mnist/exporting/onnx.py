@@ -48,7 +48,11 @@ from edge_mnist.training.checkpoint import (
 )
 from edge_mnist.training.datasets import Dataset, load_dataset, split_training
 from edge_mnist.training.networks import PixelConvention, compute_logits
-from edge_mnist.training.provenance import TrainingData, record_training_data
+from edge_mnist.training.provenance import (
+    TrainingData,
+    compare_with_training,
+    record_training_data,
+)
 from edge_mnist.training.recipes import Recipe
 from edge_mnist.training.run import TrainingRun, find_checkpoint
 from edge_mnist.validation.gate import Limits, Reference
@@ -194,6 +198,7 @@ def export(
         OutputError: The folder cannot be written, or holds files that no export wrote.
     """
     opened = open_source(source, dataset, convention, data_dir=data_dir, offline=offline)
+    compare_with_training(opened.trained_on, opened.dataset, opened.name)  # before work of minutes
     target = Path(folder)
     if not overwrite:
         refuse_foreign_files(target)
