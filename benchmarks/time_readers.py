@@ -1,7 +1,7 @@
 """Time the two readers of pictures, compiled and NumPy's, in turns within one process.
 
-``Predictor.predict`` of an uncentred drawing of 28 x 28 and of arrays of 400 x 400, with each reader;
-of a JPEG of 12 megapixels against decoding it in full with Pillow.
+``Predictor.predict`` of an uncentred drawing of 28 x 28 and of arrays of 400 x 400, with each
+reader; of a JPEG of 12 megapixels against decoding it in full with Pillow.
 
     python benchmarks/time_readers.py
 """
