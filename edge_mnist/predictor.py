@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_mnist.errors import PictureError, UsageError
 from edge_mnist.machine import count_cores
 from edge_mnist.model_file import OUTPUTS, ModelFile, check_contract, find_model, read_model
-from edge_mnist.picture import ModelInput, read_picture
+from edge_mnist.picture import ModelInput, choose_reader, read_picture
 from edge_mnist.picture.decode import Picture
 from edge_mnist.session import open_session, provider_of, run_session
 
@@ -115,6 +115,7 @@ class Predictor:
         threads: int | None = None,
         *,
         accept_all: bool = False,
+        reader: str | None = None,
     ) -> None:
         """Open a model file.
 
@@ -125,14 +126,18 @@ class Predictor:
             provider: ``auto``, ``cpu`` or ``cuda``; EDGE_MNIST_PROVIDER or ``auto`` if None.
             threads: Threads within one operator; EDGE_MNIST_THREADS or 1 if None.
             accept_all: Answer with a digit whatever the picture shows.
+            reader: What reads pictures, ``compiled`` or ``numpy``; None for the compiled one where
+                it was built. Their answers are the same.
 
         Raises:
             ModelError: The file is missing, broken or breaks the contract.
             ProviderError: CUDA was asked for and does not really run.
-            UsageError: There is no such provider, or ``threads`` is out of its range.
+            UsageError: There is no such provider or reader, or ``threads`` is out of its range.
         """
         self.model = _read_model(model)
         self.info = check_contract(self.model)
+        self._wanted_reader = reader
+        choose_reader(reader)
         self._wanted_provider = provider or os.environ.get("EDGE_MNIST_PROVIDER") or "auto"
         self._threads = threads
         self._accept_all = accept_all
@@ -149,6 +154,11 @@ class Predictor:
             )
             self._process = os.getpid()
         return self._session
+
+    @property
+    def reader(self) -> str:
+        """What reads pictures on this machine, ``compiled`` or ``numpy``."""
+        return choose_reader(self._wanted_reader)
 
     def __enter__(self) -> Self:
         """Return the predictor itself."""
@@ -176,7 +186,7 @@ class Predictor:
         Raises:
             PictureError: The picture cannot be read.
         """
-        return self.predict_inputs([read_picture(picture, framing=self.info.framing)])[0]
+        return self.predict_inputs([self._read(picture)])[0]
 
     def predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
         """Read the digits in some pictures as one batch, in the calling thread.
@@ -273,9 +283,18 @@ class Predictor:
         logits, probabilities = zip(*batches, strict=True)
         return np.concatenate(logits), np.concatenate(probabilities)
 
+    def _read(self, picture: Picture) -> ModelInput:
+        return read_picture(picture, framing=self.info.framing, reader=self.reader)
+
+    def _read_or_error(self, picture: Picture) -> ModelInput | PictureError:
+        try:
+            return self._read(picture)
+        except PictureError as error:
+            return error
+
     def _read_chunk(self, pictures: Sequence[Picture]) -> _Chunk:
         start = time.thread_time()
-        inputs = [_read_or_error(picture, self.info.framing) for picture in pictures]
+        inputs = [self._read_or_error(picture) for picture in pictures]
         return _Chunk(inputs, (time.thread_time() - start) / max(1, len(pictures)))
 
     def _predict_chunk(self, chunk: _Chunk) -> list[Prediction]:
@@ -362,10 +381,3 @@ def _take(source: Iterator[Picture], size: int) -> tuple[list[Picture], float]:
         if len(chunk) >= size or time.perf_counter() - start > MAX_CHUNK_S:
             break
     return chunk, (time.perf_counter() - start) / max(1, len(chunk))
-
-
-def _read_or_error(picture: Picture, framing: str) -> ModelInput | PictureError:
-    try:
-        return read_picture(picture, framing=framing)
-    except PictureError as error:
-        return error

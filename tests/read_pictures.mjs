@@ -8,10 +8,11 @@ import { pathToFileURL } from "node:url";
 
 const [web, folder, framing] = process.argv.slice(2);
 const load = (name) => import(pathToFileURL(join(web, "picture", name)).href);
-const [{ decode }, { readPicture }] = [await load("decoding.js"), await load("reading.js")];
+const [{ decode, toGrey }, { openReader }] = [await load("decoding.js"), await load("reader.js")];
+const readGrey = await openReader(readFileSync(join(web, "picture", "reader.wasm")));
 
 for (const name of readdirSync(folder).sort()) {
   const picture = await decode(new Blob([readFileSync(join(folder, name))]));
-  const { image, reason } = readPicture(picture, framing);
+  const { image, reason } = readGrey(toGrey(picture), framing);
   console.log(JSON.stringify({ name, reason, image: Buffer.from(image).toString("base64") }));
 }

@@ -20,8 +20,8 @@ from edge_mnist.training.datasets import Dataset
 
 
 @pytest.fixture(scope="module")
-def predictor(exports: Path) -> Predictor:
-    return Predictor(exports)
+def predictor() -> Predictor:
+    return Predictor()
 
 
 def to_bytes(picture: Image.Image, format_name: str = "PNG", **options: object) -> bytes:

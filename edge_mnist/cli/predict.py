@@ -233,6 +233,7 @@ def print_answers(
         "model": str(predictor.model.path),
         "model_sha256": predictor.model.sha256,
         "provider": predictor.provider,
+        "reader": predictor.reader,
     }
     names = predictor.info.class_names
     if style.kind == "json":

@@ -5,35 +5,45 @@ subtracted, a global threshold gives a mask, and the mask's connected components
 size, place and edge strength. The closing's window is wider than a stroke and narrower than a
 shadow, so shadows stay in the background and strokes do not. What is left of a shadow's edge is
 blurred where strokes are sharp; ruled lines span the page; a printed frame surrounds the digit.
+
+All arithmetic is that of integers, so that ``reader.c`` computes the same. Shares are written as
+products: ``10 * a > 9 * b`` is "a is more than 90 % of b".
 """
 
 import dataclasses
 import functools
 from dataclasses import dataclass
+from math import isqrt
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Levels = NDArray[np.float32]  # (H, W): grey levels 0..255, or amounts of ink
+Levels = NDArray[np.uint8]  # (H, W): grey levels, or amounts of ink
 Mask = NDArray[np.bool_]  # (H, W), or one entry for each component
 Indices = NDArray[np.intp]
+Value = TypeVar("Value", np.uint8, np.bool_)
 
-WORK_PIXELS = 256 * 256  # larger pictures are downscaled; a digit 5 % as high is still 13 px high
-WORK_SIDE_PX = 2048  # for long strips
+WORK_SIDE_PX = (
+    256  # pictures of more than its square are downscaled; a digit 5 % as high keeps 13 px
+)
+MAX_SIDE_PX = 2048  # of a downscaled picture; for long strips
 PHOTO_SIDE_PX = 100  # smaller pictures are drawings: without noise, shadows or dark page edges
 FLAT_SIDE_PX = 40  # up to here a closing's window would be as small as a stroke is wide
 MIN_SIDE_PX = 3  # a narrower picture shows no digit
 MIN_DIGIT_PX = 5  # longer side
 MIN_CONTRAST = 10  # grey levels between ink and background
-CLOSING_SHARE = 0.14  # window of the grey closing, as a share of the picture's side
-MIN_EDGE = 0.15  # gradient per pixel of a sharp edge, as a share of full ink
-MIN_FRAGMENT_SHARE = 0.04  # of the largest component's ink; less is a speck
-MIN_STROKE_PX = 1.9  # in a box of 20 pixels; MNIST's own strokes are 2 to 4 pixels wide
+MIN_RULED_SIDE_PX = 60  # of a picture that is searched for ruled lines
+FLAT_LEVELS = 8  # around the border's median; the background of a flat picture stays within
+PAPER_LEVEL = 200  # ink on uneven paper is scaled as if the paper had this level
+MIN_PAPER_LEVEL = 40  # darker paper counts as this dark
+MIN_STROKE_PERCENT = 190  # of a pixel, in a box of 20; MNIST's own strokes are 2 to 4 pixels wide
 SIDE_PX = 28  # of an MNIST image
-MIN_BINARY_STROKE_PX = 1.5  # of images without grey levels; MNIST's 24 such images have 3.8 or more
 BOX_PX = 20  # MNIST: "size normalized to fit in a 20x20 pixel box"
 N_CANDIDATES = 6  # components, the most likely first, that are examined one by one
+# 1 / 256 of what ink on paper of each level is multiplied by.
+GAINS = (PAPER_LEVEL * 256 // np.maximum(np.arange(256), MIN_PAPER_LEVEL)).astype(np.uint16)
 # Vectors for sums and first moments along a side.
 _ONES, _COORDINATES = np.ones(SIDE_PX, np.float32), np.arange(SIDE_PX, dtype=np.float32)
 
@@ -47,11 +57,11 @@ class Ink:
         has_more: Whether something of similar size lies elsewhere in the picture.
     """
 
-    levels: NDArray[np.uint8]
+    levels: Levels
     has_more: bool
 
 
-def find_ink(grey: NDArray[np.uint8], *, keep_all: bool = False) -> Ink | None:
+def find_ink(grey: Levels, *, keep_all: bool = False) -> Ink | None:
     """Find the ink of one digit.
 
     Args:
@@ -73,10 +83,10 @@ def find_ink(grey: NDArray[np.uint8], *, keep_all: bool = False) -> Ink | None:
     amount = _crop_ink(ink, mask)
     if max(amount.shape) < MIN_DIGIT_PX:
         return None
-    return Ink(to_levels(thicken_strokes(amount, mask)), has_more)
+    return Ink(thicken_strokes(amount, mask), has_more)
 
 
-def find_mnist_image(grey: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+def find_mnist_image(grey: Levels) -> Levels | None:
     """Return the levels of a picture that has the form of an MNIST image already, or None.
 
     Args:
@@ -89,136 +99,160 @@ def find_mnist_image(grey: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     return None
 
 
-def measure_ink(grey: NDArray[np.uint8]) -> Levels:
+def measure_ink(grey: Levels) -> Levels:
     """Subtract the background: measure by how much each pixel is ink.
 
     Args:
         grey: Grey levels, shape (H, W), uint8.
 
     Returns:
-        Contrast to the background, 0 or more, of the downscaled picture. On paper of uneven
-        brightness it is relative to the paper's own, scaled as if that were 200.
+        Contrast to the background of the downscaled picture, uint8. On paper of uneven brightness
+        it is relative to the paper's own, scaled as if that were ``PAPER_LEVEL``.
     """
     levels = _downscale(grey)
-    if _mean_side(levels) > PHOTO_SIDE_PX:
+    if levels.size > PHOTO_SIDE_PX**2:
         levels = _binomial_filter(levels)
     if not _is_ink_dark(levels):
         levels = 255 - levels
     flat = border_median(levels)
-    is_flat = bool((np.abs(levels - flat) <= 8).mean() > 0.5)
-    if is_flat or _mean_side(levels) <= FLAT_SIDE_PX:
-        return np.asarray(np.clip(flat - levels, 0, None))
-    background = _close(levels, max(3, int(_mean_side(levels) * CLOSING_SHARE)))
+    contrast = flat - np.minimum(levels, flat)
+    excess = np.maximum(levels, flat) - flat
+    n_flat = np.count_nonzero(np.maximum(contrast, excess) <= FLAT_LEVELS)
+    if 2 * n_flat > levels.size or levels.size <= FLAT_SIDE_PX**2:
+        return contrast
+    side = isqrt(levels.size)
+    background = _close(levels, max(3, 14 * side // 100))
     # Smoother, but never lighter: otherwise the edge of a hard shadow would look like a stroke.
-    radius = max(1, int(_mean_side(levels)) // 40)
-    background = np.minimum(background, _box_blur(background, radius))
+    background = np.minimum(background, _box_blur(background, max(1, side // 40)))
     # Light multiplies ink and paper alike, so ink in shadow is measured against its own paper.
-    gain = 200 / np.maximum(background, 40)
-    return np.asarray(np.clip(background - levels, 0, None) * gain)
+    contrast = background - np.minimum(levels, background)
+    return np.asarray((contrast * GAINS[background] + 128) >> 8, np.uint8)
 
 
-def _is_mnist_image(levels: NDArray[np.uint8]) -> bool:
+def _is_mnist_image(levels: Levels) -> bool:
     """Return whether an image of 28 x 28 has MNIST's form already, as all 70,000 of MNIST have.
 
     Mostly 0, full ink somewhere, longer side 20 (in 16 of the images 19), centre of mass within
     half a pixel of the middle. Strokes that are one pixel wide, without grey levels, are those of a
-    paint program's pencil.
+    paint program's pencil: MNIST's 24 images without grey levels have strokes of 3.8 or more.
     """
     n_inked = np.count_nonzero(levels)
     if levels[0, 0] or levels.max() < 254 or 2 * n_inked > levels.size:
         return False
-    if np.count_nonzero(levels == levels.max()) == n_inked and (
-        mean_stroke_width(levels > 0) < MIN_BINARY_STROKE_PX
-    ):
-        return False
+    if np.count_nonzero(levels == levels.max()) == n_inked:
+        area, outline = measure_strokes(levels > 0)
+        if 4 * area < 3 * outline:  # narrower than 1.5 pixels
+            return False
     # Matrix products: on arrays this small a third of the time of sum() and any().
     weight = levels.astype(np.float32)
     profiles = weight @ _ONES, _ONES @ weight  # ink in each row, and in each column
     inked = [profile.nonzero()[0] for profile in profiles]
     if max(int(places[-1] - places[0]) + 1 for places in inked) not in (BOX_PX - 1, BOX_PX):
         return False
-    mass = float(profiles[0] @ _ONES)
-    return all(13.4 < float(profile @ _COORDINATES) / mass < 14.6 for profile in profiles)
+    mass = int(profiles[0] @ _ONES)
+    moments = [int(profile @ _COORDINATES) for profile in profiles]
+    return all(134 * mass < 10 * moment < 146 * mass for moment in moments)
 
 
-def border_median(levels: NDArray[np.generic]) -> float:
+def border_median(levels: Levels) -> np.uint8:
     """Return the median of the outermost pixels, most of which are background."""
-    return float(np.median(np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])))
+    border = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
+    return np.uint8(np.sort(border)[border.size // 2])
 
 
-def _mean_side(image: NDArray[np.generic]) -> float:
-    """Return the geometric mean of height and width, in pixels."""
-    return float(image.size**0.5)
+def resize_box(levels: Levels, height: int, width: int) -> Levels:
+    """Resize by averaging the pixels whose centres a new pixel covers; enlarged, the nearest one.
+
+    Rows come first: which axis Pillow itself begins with depends on the sizes. A centre on the edge
+    between two new pixels belongs to the upper or left one. Pillow leaves that to the rounding of
+    doubles, hence the boxes that begin a little inside; no other centre lies as close to an edge.
+    """
+    rows, begin = levels.shape[0], 2**-14
+    wide, box = Image.fromarray(levels), Image.Resampling.BOX
+    narrow = wide.resize((width, rows), box, (begin, 0, wide.width, rows))
+    return np.asarray(narrow.resize((width, height), box, (0, begin, width, rows)))
 
 
-def _downscale(grey: NDArray[np.uint8]) -> Levels:
-    """Average a picture down to ``WORK_PIXELS`` pixels and ``WORK_SIDE_PX`` a side at most."""
-    factor = min((WORK_PIXELS / grey.size) ** 0.5, WORK_SIDE_PX / max(grey.shape))
-    if factor >= 1:
-        return grey.astype(np.float32)
-    height, width = (max(1, round(side * factor)) for side in grey.shape)
-    small = Image.fromarray(grey).resize((width, height), Image.Resampling.BOX)
-    return np.asarray(small, np.float32)
+def _downscale(grey: Levels) -> Levels:
+    """Average a picture down to ``WORK_SIDE_PX`` squared and ``MAX_SIDE_PX`` a side at most."""
+    height, width = grey.shape
+    longer, shorter = max(grey.shape), min(grey.shape)
+    if WORK_SIDE_PX**2 * longer >= MAX_SIDE_PX**2 * shorter:
+        if longer <= MAX_SIDE_PX:
+            return grey
+        sides = [max(1, (2 * MAX_SIDE_PX * side + longer) // (2 * longer)) for side in grey.shape]
+    else:
+        if grey.size <= WORK_SIDE_PX**2:
+            return grey
+        squares = [4 * WORK_SIDE_PX**2 * height // width, 4 * WORK_SIDE_PX**2 * width // height]
+        sides = [(isqrt(square) + 1) // 2 for square in squares]
+    return resize_box(grey, *sides)
 
 
 def _binomial_filter(levels: Levels) -> Levels:
     """Remove the noise of single pixels with the kernel 1-2-1 along both axes."""
-    padded = np.pad(levels, 1, mode="edge")
-    rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
-    return np.asarray((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4, np.float32)
+    padded = np.pad(levels, 1, mode="edge").astype(np.uint16)
+    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+    return np.asarray((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) >> 4, np.uint8)
 
 
 def _box_blur(levels: Levels, radius_px: int) -> Levels:
     """Average over squares of 2 ``radius_px`` + 1 pixels; the border is continued outwards."""
-    padded = np.pad(np.clip(levels, 0, 255), radius_px, mode="edge").astype(np.uint8)
-    blurred = Image.fromarray(padded).filter(ImageFilter.BoxBlur(radius_px))
-    return np.asarray(blurred, np.float32)[radius_px:-radius_px, radius_px:-radius_px]
+    return np.asarray(Image.fromarray(levels).filter(ImageFilter.BoxBlur(radius_px)))
 
 
 def _is_ink_dark(levels: Levels) -> bool:
     """Determine the polarity: is the ink darker than the background?
 
-    Two cues, weighted. Strokes differ more from their local mean than the background between them:
-    true in shadow too, but not of strokes as wide as the gaps. The border is mostly background:
-    true of wide strokes too, but not in shadow.
+    Two cues, weighted 10 : 3. Strokes differ more from their local mean than the background between
+    them: true in shadow too, but not of strokes as wide as the gaps. The border is mostly
+    background: true of wide strokes too, but not in shadow.
     """
-    radius_px = max(2, max(levels.shape) // 10)
-    detail = np.sort((levels - _box_blur(levels, radius_px)).ravel())
-    n = max(6, int(0.003 * detail.size))
-    darkest, lightest = -float(detail[:n].mean()), float(detail[-n:].mean())
-    by_detail = (darkest - lightest) / (darkest + lightest + 1e-6)
-    low, high = np.percentile(levels, [1, 99])
-    low, high = (low + levels.min()) / 2, (high + levels.max()) / 2
-    border = border_median(levels)
-    by_border = ((border - low) - (high - border)) / max(high - low, 1)
-    return bool(0.3 * by_border + by_detail > 0)
+    blurred = _box_blur(levels, max(2, max(levels.shape) // 10))
+    detail = np.sort(np.subtract(levels, blurred, dtype=np.int16), axis=None, kind="stable")
+    n = max(6, 3 * detail.size // 1000)
+    darkest, lightest = -int(detail[:n].sum()), int(detail[-n:].sum())
+    ordered = np.sort(levels, axis=None, kind="stable")
+    percentile = (ordered.size - 1) // 100
+    low = int(ordered[0]) + int(ordered[percentile])  # twice a dark level
+    high = int(ordered[-1]) + int(ordered[-1 - percentile])
+    by_border = 4 * int(border_median(levels)) - low - high
+    by_detail = darkest - lightest
+    return 3 * by_border * max(darkest + lightest, 1) + 10 * by_detail * max(high - low, 2) > 0
 
 
-def _choose_threshold(ink: Levels) -> float | None:
+def _choose_threshold(ink: Levels) -> int | None:
     """Return the contrast above which a pixel is ink, or None if nothing exceeds the noise."""
-    n = min(max(12, int(0.002 * ink.size)), ink.size)
-    strongest = float(np.median(np.partition(ink.ravel(), -n)[-n:]))
-    median = float(np.median(ink))
-    deviation = 1.48 * float(np.median(np.abs(ink - median)))  # standard deviation, robustly
-    noise = median + deviation
-    if strongest < max(MIN_CONTRAST, 4 * noise):
+    ordered = np.sort(ink, axis=None, kind="stable")
+    n = min(max(12, ink.size // 500), ink.size)
+    strongest, median = int(ordered[-n:][n // 2]), ordered[ink.size // 2]
+    deviations = np.maximum(ordered, median) - np.minimum(ordered, median)
+    deviation = int(np.partition(deviations, ink.size // 2)[ink.size // 2])
+    noise = 100 * int(median) + 148 * deviation  # in 1 / 100; of the standard deviation, robustly
+    if strongest < MIN_CONTRAST or 100 * strongest < 4 * noise:
         return None
-    is_clean = noise < 0.02 * strongest
-    return max((0.25 if is_clean else 0.42) * strongest, 3 * noise)
+    is_clean = noise < 2 * strongest
+    return max((25 if is_clean else 42) * strongest, 3 * noise) // 100
 
 
 def _remove_ruled_lines(mask: Mask) -> Mask:
     """Remove the lines of ruled or squared paper: thin, straight, from edge to edge."""
-    if min(mask.shape) < 60:
+    if min(mask.shape) < MIN_RULED_SIDE_PX:
         return mask
-    values = mask.astype(np.float32)
-    thick_px = max(5, int(0.03 * _mean_side(mask)))
+    thick_px = max(5, 3 * isqrt(mask.size) // 100)
     for axis in (1, 0):
+        if not _is_crossed(mask, axis):  # as in most pictures; neither are its lines
+            continue
         length_px = max(9, mask.shape[axis] // 8)
-        lines = _open_along(values, length_px, axis) & ~_open_along(values, thick_px, 1 - axis)
-        if lines.any(axis=1 - axis).mean() > 0.9:
+        lines = _open_along(mask, length_px, axis) & ~_open_along(mask, thick_px, 1 - axis)
+        if _is_crossed(lines, axis):
             mask = mask & ~lines
     return mask
+
+
+def _is_crossed(mask: Mask, axis: int) -> bool:
+    """Tell whether a mask, from border to border along an axis, has no gaps of 10 % in all."""
+    return bool(10 * np.count_nonzero(mask.any(axis=1 - axis)) > 9 * mask.shape[axis])
 
 
 def _select_components(
@@ -228,7 +262,7 @@ def _select_components(
 
     Args:
         components: Of the pixels with ink.
-        ink: Amount of ink at each pixel, shape (H, W), float32.
+        ink: Amount of ink at each pixel, shape (H, W), uint8.
         keep_all: Select every component but specks, lines across the page and its dark edges: a
             sign may have several parts, and one inside another.
 
@@ -243,22 +277,22 @@ def _select_components(
     main = _find_main(components, ink, clutter)
     if main is None:
         return None
-    share, size = mass / mass[main], boxes.size[main]
+    size, n_borders = int(boxes.size[main]), components.n_borders
     gap_x, gap_y = boxes.gaps_to(main)
-    gap = np.hypot(gap_x, gap_y) / size
-    n_borders = components.n_borders
-    near = (share >= 0.02) & (gap <= 0.12)
-    further = (share >= 0.08) & (gap <= 0.3) & (n_borders <= n_borders[main])
+    gap = gap_x**2 + gap_y**2
+    near = (50 * mass >= mass[main]) & (625 * gap <= 9 * size**2)  # 2 % of the ink, gap of 12 %
+    further = (25 * mass >= 2 * mass[main]) & (100 * gap <= 9 * size**2)  # 8 %, 30 %
+    further &= n_borders <= n_borders[main]
     if keep_all:
-        large = (share >= MIN_FRAGMENT_SHARE) & (n_borders <= n_borders[main])
+        large = (25 * mass >= mass[main]) & (n_borders <= n_borders[main])
         return components.mask_of(~clutter & (near | further | large)), False
-    similar = ~clutter & (boxes.height >= 0.6 * boxes.height[main])
-    similar &= (share >= 0.35) & (n_borders == 0)
+    similar = ~clutter & (5 * boxes.height >= 3 * boxes.height[main])
+    similar &= (20 * mass >= 7 * mass[main]) & (n_borders == 0)
     # Side by side on one line of writing: another digit, not a stroke of this one.
     overlap_y = np.minimum(boxes.bottom, boxes.bottom[main])
     overlap_y -= np.maximum(boxes.top, boxes.top[main])
-    beside = overlap_y > 0.6 * np.minimum(boxes.height, boxes.height[main])
-    beside &= similar & (gap_x > 0.08 * size)
+    beside = 5 * overlap_y > 3 * np.minimum(boxes.height, boxes.height[main])
+    beside &= similar & (25 * gap_x > 2 * size)
     kept = ~clutter & ~beside & (near | further)
     kept[main] = True
     return components.mask_of(kept), bool((similar & ~kept).any())
@@ -270,29 +304,28 @@ def _join_fragments(components: "Components", ink: Levels) -> "Components":
     clutter = _find_clutter(components, mass)
     if clutter.all():
         return components
-    fragments = ~clutter & (mass >= MIN_FRAGMENT_SHARE * mass[~clutter].max())
-    if fragments.sum() < 2:
+    fragments = ~clutter & (25 * mass >= mass[~clutter].max())  # less than 4 % of it is a speck
+    if np.count_nonzero(fragments) < 2:
         return components
     mask = components.mask_of(fragments)
-    width_px = max(2, int(mean_stroke_width(mask))) | 1  # half of it on either side
-    merged = find_components(_dilate_square(mask.astype(np.float32), width_px) > 0)
+    area, outline = measure_strokes(mask)
+    width_px = max(2, 2 * area // outline) | 1  # half of it on either side
+    merged = find_components(_dilate_square(mask, width_px))
     first_runs = np.unique(components.labels, return_index=True)[1]  # one of each component
     groups = merged.label_image()[components.rows[first_runs], components.starts[first_runs]]
+    # Numbers keep the order of the components, from the top.
     unmerged = merged.n + np.arange(components.n)
     return components.merge(np.where(fragments, groups, unmerged))
 
 
-def _find_clutter(
-    components: "Components", mass: NDArray[np.float64], *, with_frames: bool = True
-) -> Mask:
+def _find_clutter(components: "Components", mass: Indices, *, with_frames: bool = True) -> Mask:
     """Find lines across the page, printed frames and, where there is more, dark page edges."""
     boxes, (height, width) = components.boxes, components.shape
-    mean_side = (height * width) ** 0.5
-    is_photo = mean_side > PHOTO_SIDE_PX
-    lines = (boxes.width > 0.75 * width) & (boxes.height < 0.1 * height)
-    lines |= (boxes.height > 0.75 * height) & (boxes.width < 0.04 * width) & is_photo
-    edges = (boxes.width > 0.5 * width) & (boxes.height < 0.16 * height)
-    edges |= (boxes.height > 0.5 * height) & (boxes.width < 0.16 * width)
+    is_photo = height * width > PHOTO_SIDE_PX**2
+    lines = (4 * boxes.width > 3 * width) & (10 * boxes.height < height)
+    lines |= (4 * boxes.height > 3 * height) & (25 * boxes.width < width) & is_photo
+    edges = (2 * boxes.width > width) & (25 * boxes.height < 4 * height)
+    edges |= (2 * boxes.height > height) & (25 * boxes.width < 4 * width)
     edges &= components.n_borders > 0
     # Along a border and into a corner. A 1 that is cropped tightly spans the picture, too.
     corner = (boxes.left == 0) | (boxes.right == width)
@@ -300,22 +333,23 @@ def _find_clutter(
     clutter: Mask = lines | (edges & corner & is_photo)
     if with_frames:
         clutter |= _find_frames(components, mass)
-    if (~clutter & ~edges & (boxes.size > 0.04 * mean_side)).any():
+    large = 625 * boxes.size**2 > height * width  # longer than 4 % of the mean side
+    if (~clutter & ~edges & large).any():
         clutter |= edges
     return clutter
 
 
-def _find_frames(components: "Components", mass: NDArray[np.float64]) -> Mask:
+def _find_frames(components: "Components", mass: Indices) -> Mask:
     """Find printed frames: large components around much ink that is not their own."""
     boxes = components.boxes
     frames = np.zeros(components.n, bool)
-    for one in np.argsort(-boxes.size)[:N_CANDIDATES]:
+    for one in np.argsort(-boxes.size, kind="stable")[:N_CANDIDATES]:
         inside = (boxes.top > boxes.top[one]) & (boxes.bottom < boxes.bottom[one])
         inside &= (boxes.left > boxes.left[one]) & (boxes.right < boxes.right[one])
-        inside &= boxes.size > 0.25 * boxes.size[one]
+        inside &= 4 * boxes.size > boxes.size[one]
         if boxes.size[one] >= 12 and inside.any():
-            share = mass[inside].max() / mass[one]
-            frames[one] = share > 0.45 or (share > 0.1 and _is_hollow(components, one))
+            most, own = int(mass[inside].max()), int(mass[one])
+            frames[one] = 20 * most > 9 * own or (10 * most > own and _is_hollow(components, one))
     return frames
 
 
@@ -325,66 +359,76 @@ def _is_hollow(components: "Components", one: int) -> bool:
     top, bottom, left, right = (
         int(side[one]) for side in (boxes.top, boxes.bottom, boxes.left, boxes.right)
     )
-    rim_y, rim_x = 0.12 * (bottom - top), 0.12 * (right - left)
+    rim_y, rim_x = (3 * (bottom - top) + 12) // 25, (3 * (right - left) + 12) // 25  # 12 %
     own = components.labels == one
     rows, starts, ends = components.rows[own], components.starts[own], components.ends[own]
-    in_left = np.clip(np.minimum(ends, left + rim_x) - starts, 0, None)
-    in_right = np.clip(ends - np.maximum(starts, right - rim_x), 0, None)
+    in_left = np.maximum(np.minimum(ends, left + rim_x) - starts, 0)
+    in_right = np.maximum(ends - np.maximum(starts, right - rim_x), 0)
     in_rows = (rows < top + rim_y) | (rows >= bottom - rim_y)
-    in_rim = np.where(in_rows, ends - starts, in_left + in_right).sum()
-    return bool(in_rim > 0.8 * (ends - starts).sum())
+    n_in_rim = np.where(in_rows, ends - starts, in_left + in_right).sum()
+    return bool(5 * n_in_rim > 4 * (ends - starts).sum())
 
 
 def _find_main(components: "Components", ink: Levels, clutter: Mask) -> int | None:
     """Find the component that most likely is the digit: large, with much sharp edge, inside."""
-    gradient = np.hypot(*np.gradient(ink)).astype(np.float32)
+    gradient = _double_gradient(ink)
     score = np.where(clutter, 0, components.sum_over(gradient) * components.boxes.size)
-    score *= np.where(components.n_borders > 0, 0.35, 1.0)
+    score *= np.where(components.n_borders > 0, 7, 20)
     # What is left of a shadow at the picture's border has no sharp edge. Only the most likely
     # candidates are examined, down to the first that is sharp or touches no border.
-    for one in np.argsort(-score)[:N_CANDIDATES]:
+    for one in np.argsort(-score, kind="stable")[:N_CANDIDATES]:
         if not components.n_borders[one]:
             break
         mask = components.mask_of(np.arange(components.n) == one)
-        if gradient[mask].max() > MIN_EDGE * ink[mask].max():
+        if 10 * int(gradient[mask].max()) > 3 * int(ink[mask].max()):  # 15 % of full ink per pixel
             break
         score[one] = 0
     main = int(score.argmax())
     return main if score[main] > 0 else None
 
 
+def _double_gradient(ink: Levels) -> NDArray[np.int16]:
+    """Return twice the length of the gradient: central differences, the border continued outwards.
+
+    The length is the longer leg plus 3/8 of the shorter one, within 7 % of the hypotenuse.
+    """
+    padded = np.pad(ink, 1, mode="edge").astype(np.int16)
+    across = np.abs(padded[1:-1, 2:] - padded[1:-1, :-2])
+    down = np.abs(padded[2:, 1:-1] - padded[:-2, 1:-1])
+    return np.asarray(np.maximum(across, down) + (3 * np.minimum(across, down) >> 3))
+
+
 def _crop_ink(ink: Levels, mask: Mask) -> Levels:
-    """Crop to a mask; keep the soft edges around it. Full ink becomes 1."""
-    reach_px = 5 if _mean_side(ink) > PHOTO_SIDE_PX else 3
-    around = _dilate_square(mask.astype(np.float32), reach_px) > 0
-    full = float(np.percentile(ink[mask], 70))
-    amount = np.where(around, np.clip(ink / full, 0, 1), 0)
-    amount[amount < 0.12] = 0
+    """Crop to a mask; keep the soft edges around it. Full ink becomes 255."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return amount[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    around = _dilate_square(mask[box], 5 if ink.size > PHOTO_SIDE_PX**2 else 3)
+    strengths = np.sort(ink[mask])
+    full = int(strengths[7 * (strengths.size - 1) // 10])
+    amounts = np.minimum((510 * np.arange(256) + full) // (2 * full), 255)
+    amounts[25 * np.arange(256) < 3 * full] = 0  # less than 12 %
+    return np.where(around, amounts.astype(np.uint8)[ink[box]], np.uint8(0))
 
 
-def thicken_strokes(amount: Levels, mask: Mask) -> Levels:
-    """Dilate strokes that would be thinner than ``MIN_STROKE_PX`` in MNIST's box of 20 pixels.
+def thicken_strokes(levels: Levels, mask: Mask) -> Levels:
+    """Dilate strokes that would be thinner than ``MIN_STROKE_PERCENT`` in MNIST's box of 20 pixels.
 
     Args:
-        amount: How much ink each pixel holds, shape (H, W), float32, 0..1.
+        levels: How much ink each pixel holds, shape (H, W), uint8.
         mask: Where the strokes are; their width is measured here.
     """
-    side_px, width_px = max(amount.shape), mean_stroke_width(mask)
-    if side_px < BOX_PX and width_px * BOX_PX < MIN_STROKE_PX * side_px:
+    side_px, (area, outline) = max(levels.shape), measure_strokes(mask)
+    # Both in 1 / (100 * BOX_PX * outline) of a pixel.
+    width, least = 200 * BOX_PX * area, MIN_STROKE_PERCENT * side_px * outline
+    if side_px < BOX_PX and width < least:
         # Two more pixels, the least that keeps a stroke in its place, would be too many.
-        amount, side_px, width_px = amount.repeat(2, 0).repeat(2, 1), 2 * side_px, 2 * width_px
-    missing_px = round(MIN_STROKE_PX * side_px / BOX_PX - width_px)
+        levels, width, least = levels.repeat(2, 0).repeat(2, 1), 2 * width, 2 * least
+    unit = 100 * BOX_PX * outline
+    missing_px = (2 * (least - width) + unit) // (2 * unit)
     if missing_px < 1:
-        return amount
+        return levels
     missing_px += missing_px % 2
-    return _dilate_square(np.pad(amount, missing_px // 2), missing_px + 1)
-
-
-def to_levels(amount: Levels) -> NDArray[np.uint8]:
-    """Scale an amount of ink, 0..1, to levels 0..255."""
-    return np.round(amount * 255).astype(np.uint8)
+    return _dilate_square(np.pad(levels, missing_px // 2), missing_px + 1)
 
 
 @dataclass(frozen=True)
@@ -455,14 +499,13 @@ class Components:
         touches = (boxes.top == 0, boxes.bottom == height, boxes.left == 0, boxes.right == width)
         return np.asarray(np.sum(touches, axis=0))
 
-    def sum_over(self, values: Levels) -> NDArray[np.float64]:
+    def sum_over(self, values: NDArray[np.integer]) -> Indices:
         """Sum an image's values over each component; ``values`` has the mask's shape."""
         height, width = self.shape
-        cumulated = np.zeros((height, width + 1))
+        cumulated = np.zeros((height, width + 1), np.int32)
         np.cumsum(values, axis=1, out=cumulated[:, 1:])
         runs = cumulated[self.rows, self.ends] - cumulated[self.rows, self.starts]
-        sums = np.bincount(self.labels, weights=runs, minlength=self.n)
-        return sums.astype(np.float64)
+        return np.bincount(self.labels, weights=runs, minlength=self.n).astype(np.intp)
 
     def label_image(self) -> Indices:
         """Return each pixel's component, shape (H, W); -1 for background."""
@@ -527,8 +570,8 @@ def _union_runs(rows: Indices, starts: Indices, ends: Indices, height: int) -> I
     return np.array([find(run) for run in range(len(rows))], np.intp)
 
 
-def mean_stroke_width(mask: Mask) -> float:
-    """Estimate the width of a mask's strokes, in pixels: twice its area over its outline.
+def measure_strokes(mask: Mask) -> tuple[int, int]:
+    """Return the area and the outline of a mask's strokes; their width is 2 * area / outline.
 
     The outline has two sides. Where most pixels belong to no square of 2 x 2, strokes are one pixel
     wide, and those pixels are both sides. Elsewhere such pixels are ragged edges.
@@ -543,27 +586,27 @@ def mean_stroke_width(mask: Mask) -> float:
     for rows in (slice(1, None), slice(None, -1)):
         for columns in (slice(1, None), slice(None, -1)):
             is_wide[rows, columns] |= squares
-    n, n_thin = int(mask.sum()), int(mask.sum()) - int(is_wide.sum())
-    n_outline = n - int(inner.sum()) + (n_thin if 2 * n_thin > n else 0)
-    return 2 * n / max(1, n_outline)
+    n, n_wide, n_inner = (int(np.count_nonzero(one)) for one in (mask, is_wide, inner))
+    n_thin = n - n_wide
+    return n, max(1, n - n_inner + (n_thin if 2 * n_thin > n else 0))
 
 
 def _close(levels: Levels, window_px: int) -> Levels:
     """Grey closing: a dilation, then an erosion; fills what is dark and narrower than a window."""
-    return -_dilate_square(-_dilate_square(levels, window_px), window_px)
+    return 255 - _dilate_square(255 - _dilate_square(levels, window_px), window_px)
 
 
-def _open_along(values: Levels, window_px: int, axis: int) -> Mask:
+def _open_along(mask: Mask, window_px: int, axis: int) -> Mask:
     """Binary opening along an axis: keeps what is at least ``window_px`` long there."""
-    return _dilate(-_dilate(-values, window_px, axis), window_px, axis) > 0
+    return _dilate(~_dilate(~mask, window_px, axis), window_px, axis)
 
 
-def _dilate_square(values: Levels, window_px: int) -> Levels:
+def _dilate_square(values: NDArray[Value], window_px: int) -> NDArray[Value]:
     """Grey dilation by a square, as one dilation along each axis."""
     return _dilate(_dilate(values, window_px, 0), window_px, 1)
 
 
-def _dilate(values: Levels, window_px: int, axis: int) -> Levels:
+def _dilate(values: NDArray[Value], window_px: int, axis: int) -> NDArray[Value]:
     """Grey dilation along an axis: the maximum over ``window_px`` pixels (made odd), by doubling.
 
     The border is continued outwards.

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_mnist.picture.digit import BOX_PX, SIDE_PX, border_median
+from edge_mnist.picture.digit import BOX_PX, SIDE_PX, border_median, resize_box
 
 MIN_GAIN_LEVEL = 40  # fainter ink is not amplified any further
 
@@ -22,11 +22,17 @@ def frame_ink(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     cropped = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    small = _resize(cropped, BOX_PX)
+    height, width = _fit(cropped.shape, BOX_PX)
+    if max(cropped.shape) > BOX_PX:
+        small = resize_box(cropped, height, width)
+    else:
+        bicubic = Image.Resampling.BICUBIC
+        small = np.asarray(Image.fromarray(cropped).resize((width, height), bicubic))
     # Antialiasing fades thin strokes, and MNIST's reach full ink. A few pixels may saturate.
-    strong = np.sort(small, axis=None)[-max(3, small.size // 25)]
-    bright = np.minimum(np.round(small * (255 / max(int(strong), MIN_GAIN_LEVEL))), 255)
-    return _center_mass(bright.astype(np.uint8))
+    strong = int(np.sort(small, axis=None)[-max(3, small.size // 25)])
+    full = max(strong, MIN_GAIN_LEVEL)
+    bright = np.minimum((510 * small.astype(np.int32) + full) // (2 * full), 255)
+    return _center_mass(bright)
 
 
 def frame_whole(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -34,37 +40,32 @@ def frame_whole(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     A light border is taken for paper: then dark is ink.
     """
-    levels = 255 - grey if border_median(grey) > 127 else grey
-    small = _resize(levels, SIDE_PX, enlarge=Image.Resampling.BOX)
-    return _place(small, (SIDE_PX - small.shape[0]) // 2, (SIDE_PX - small.shape[1]) // 2)
+    height, width = _fit(grey.shape, SIDE_PX)
+    small = resize_box(grey, height, width)
+    if border_median(grey) > 127:
+        small = 255 - small
+    return _place(small, (SIDE_PX - height) // 2, (SIDE_PX - width) // 2)
 
 
-def _resize(
-    levels: NDArray[np.uint8],
-    side_px: int,
-    *,
-    enlarge: Image.Resampling = Image.Resampling.BICUBIC,
-) -> NDArray[np.uint8]:
-    """Resize to a longer side of ``side_px``, averaging where that makes the image smaller."""
-    scale = side_px / max(levels.shape)
-    height, width = (max(1, round(side * scale)) for side in levels.shape)
-    method = Image.Resampling.BOX if scale < 1 else enlarge
-    return np.asarray(Image.fromarray(levels).resize((width, height), method))
+def _fit(shape: tuple[int, ...], side_px: int) -> tuple[int, int]:
+    """Scale a height and a width to a longer side of ``side_px``, rounded."""
+    longer = max(shape)
+    height, width = (max(1, (2 * side_px * side + longer) // (2 * longer)) for side in shape)
+    return height, width
 
 
-def _center_mass(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _center_mass(ink: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Place ink of at most 28 x 28 so that its centre of mass is the middle of 28 x 28."""
-    weight = ink.astype(np.float64)
-    mass = weight.sum()
-    offsets = []
+    mass, offsets = int(ink.sum()), []
     for axis, side in enumerate(ink.shape):
-        center = (weight.sum(axis=1 - axis) @ np.arange(side)) / mass
-        offset = round(SIDE_PX / 2 - center)  # MNIST's centres lie within 13.5 .. 14.5
+        moment = int(ink.sum(axis=1 - axis) @ np.arange(side))
+        # MNIST's centres lie within 13.5 .. 14.5.
+        offset = ((SIDE_PX + 1) * mass - 2 * moment) // (2 * mass)
         offsets.append(min(max(offset, 0), SIDE_PX - side))
     return _place(ink, *offsets)
 
 
-def _place(levels: NDArray[np.uint8], top: int, left: int) -> NDArray[np.uint8]:
+def _place(levels: NDArray[np.integer], top: int, left: int) -> NDArray[np.uint8]:
     """Place an image on an empty one of 28 x 28."""
     framed = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     framed[top : top + levels.shape[0], left : left + levels.shape[1]] = levels

@@ -18,11 +18,10 @@ from edge_mnist.errors import UsageError
 from edge_mnist.picture import read_picture
 from edge_mnist.picture.digit import (
     BOX_PX,
-    MIN_STROKE_PX,
+    MIN_STROKE_PERCENT,
     PHOTO_SIDE_PX,
     SIDE_PX,
     thicken_strokes,
-    to_levels,
 )
 from edge_mnist.picture.frame import frame_ink
 from edge_mnist.training.unipen import Characters, Rows, expand_ranges
@@ -241,7 +240,7 @@ def _draw(sketch: _Sketch, generator: np.random.Generator) -> Images:
     ink = np.asarray(sheet)
     if not ink.any():
         return np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-    if width_px * BOX_PX < (MIN_STROKE_PX + 0.5) * scale:
+    if width_px * BOX_PX < (MIN_STROKE_PERCENT / 100 + 0.5) * scale:
         return frame_thin(ink)
     return frame_ink(ink)
 
@@ -250,8 +249,7 @@ def frame_thin(ink: Images) -> Images:
     """Frame ink whose strokes may be too thin, as ``find_ink`` prepares it."""
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     cropped = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    amount = np.divide(cropped, FULL, dtype=np.float32)
-    return frame_ink(to_levels(thicken_strokes(amount, amount > 0.25)))
+    return frame_ink(thicken_strokes(cropped, cropped > FULL // 4))
 
 
 def _draw_round(

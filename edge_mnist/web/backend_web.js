@@ -16,7 +16,7 @@ const SIDE_PX = 28;
  * @property {string} sha256
  * @property {string[]} class_names
  * @property {number} rejection_threshold probability below which a class is not answered
- * @property {string} framing `digit` or `whole`, see picture/reading.js
+ * @property {string} framing `digit` or `whole`, see picture/reader.js
  * @property {string} dataset
  * @property {number} accuracy 0..1; 0 if it was not measured
  * @property {string} runtime name and version
@@ -77,7 +77,10 @@ async function openSession(ort, runtime, model) {
 async function startWorker() {
   const worker = new Worker(new URL("picture_worker.js", import.meta.url), { type: "module" });
   await new Promise((resolve, reject) => {
-    worker.onmessage = resolve;
+    worker.onmessage = ({ data: problem }) => {
+      if (problem) reject(loadError(problem));
+      else resolve(null);
+    };
     worker.onerror = () => reject(loadError("picture_worker.js"));
   });
   return worker;

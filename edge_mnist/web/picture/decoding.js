@@ -8,7 +8,7 @@ import {
   makeGrey,
   premultiply,
   reduce,
-  resize,
+  shrink,
   thumbnailSize,
   toLuma,
   unpremultiply,
@@ -110,7 +110,7 @@ function reduceLarge(picture, isClear) {
  */
 function fillTransparent(large) {
   const size = thumbnailSize(large.height, large.width, THUMBNAIL_SIDE);
-  const picture = size ? unpremultiply(resize(premultiply(large), ...size, "box")) : large;
+  const picture = size ? unpremultiply(shrink(premultiply(large), ...size)) : large;
   const level = chooseSheet(picture);
   const { height, width, data } = picture;
   const filled = data.map((over, at) => {

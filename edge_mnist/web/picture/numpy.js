@@ -9,18 +9,6 @@ export function roundHalfEven(value) {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** Return a sorted copy of a typed array. */
-export function sorted(values) {
-  return values.slice().sort();
-}
-
-/** Return the median of sorted float32 values. */
-export function medianOf(ordered) {
-  const half = ordered.length >> 1;
-  if (ordered.length % 2) return ordered[half];
-  return Math.fround(Math.fround(ordered[half - 1] + ordered[half]) / 2);
-}
-
 /** Return a percentile of sorted float32 values; `round` is what each operation is rounded by. */
 export function percentileOf(ordered, percent, round = (value) => value) {
   const place = (ordered.length - 1) * (percent / 100);
@@ -45,11 +33,6 @@ export function minOf(values) {
   let best = values[0];
   for (const value of values) if (value < best) best = value;
   return best;
-}
-
-/** Return the indices that would sort values from the largest to the smallest, ties in order. */
-export function argsortDown(values) {
-  return Array.from(values, (_, index) => index).sort((a, b) => values[b] - values[a] || a - b);
 }
 
 /** Return the index of the first largest value. */

@@ -1,13 +1,7 @@
 // The arithmetic of Pillow on 8-bit images, to the bit. An image here is
 // {height, width, channels, data}: rows of pixels of interleaved channels, Uint8Array.
 
-import { roundHalfEven } from "./numpy.js";
-
 const WEIGHT_BITS = 22; // of a resampling weight: 32 less 8 of a pixel and 2 for overshoot
-const FILTERS = {
-  box: { support: 0.5, weigh: (x) => (x > -0.5 && x <= 0.5 ? 1 : 0) },
-  bicubic: { support: 2, weigh: weighBicubic },
-};
 
 /** Make an image of one channel. */
 export function makeGrey(height, width, data = new Uint8Array(height * width)) {
@@ -15,14 +9,14 @@ export function makeGrey(height, width, data = new Uint8Array(height * width)) {
 }
 
 /**
- * Return an image resized: across first, then down, each pass rounded to 8 bits.
+ * Return an image averaged down: across first, then down, each pass rounded to 8 bits.
  *
  * Pillow 13 goes down first where that is less work, which moves some pixels by one level.
  */
-export function resize(image, height, width, filter) {
-  const wide = width === image.width ? image : resampleRows(image, width, FILTERS[filter]);
-  if (height === image.height) return { ...wide, data: wide.data.slice() };
-  return transpose(resampleRows(transpose(wide), height, FILTERS[filter]));
+export function shrink(image, height, width) {
+  const narrow = width === image.width ? image : averageRows(image, width);
+  if (height === image.height) return { ...narrow, data: narrow.data.slice() };
+  return transpose(averageRows(transpose(narrow), height));
 }
 
 /** Return an image averaged over blocks, counted from its `origin`; the last hold what is left. */
@@ -40,11 +34,6 @@ export function reduce(image, across, down) {
     }
   }
   return { ...image, height: rows.length, width: columns.length, data: out };
-}
-
-/** Return grey levels averaged over squares of 2 radius + 1 pixels, the border continued. */
-export function boxBlur(image, radius) {
-  return transpose(blurRows(transpose(blurRows(image, radius)), radius));
 }
 
 /** Return the grey levels of an image's first three channels. */
@@ -121,51 +110,35 @@ function averageBlock(data, width, channels, channel, rows, columns) {
   return Math.floor((sum * multiplier) / 2 ** 24);
 }
 
-function weighBicubic(x) {
-  const far = Math.abs(x);
-  if (far < 1) return (1.5 * far - 2.5) * far * far + 1;
-  return far < 2 ? (((far - 5) * far + 8) * far - 4) * -0.5 : 0;
-}
-
-/** Return where each output pixel's inputs begin, and their weights as integers. */
-function makeWeights(from, to, filter) {
+/** Return where each output pixel's inputs begin, how many there are, and their weight. */
+function makeBoxes(from, to) {
   const scale = from / to;
-  const stretch = Math.max(scale, 1);
-  const support = filter.support * stretch;
   return Array.from({ length: to }, (_, at) => {
-    const center = (at + 0.5) * scale;
-    const first = Math.max(0, Math.trunc(center - support + 0.5));
-    const end = Math.min(from, Math.trunc(center + support + 0.5));
-    const raw = [];
-    for (let x = first; x < end; x++) raw.push(filter.weigh((x - center + 0.5) * (1 / stretch)));
-    const sum = raw.reduce((total, weight) => total + weight, 0);
-    const weights = Int32Array.from(raw, (weight) => toFixed(sum === 0 ? weight : weight / sum));
-    return { first, weights };
+    const [begin, end] = [at * scale, (at + 1) * scale];
+    const inputs = [];
+    for (let x = Math.floor(begin); x < Math.min(from, end); x++) {
+      if (x + 0.5 > begin && x + 0.5 <= end) inputs.push(x);
+    }
+    const weight = Math.trunc(2 ** WEIGHT_BITS / inputs.length + 0.5);
+    return { first: inputs[0], n: inputs.length, weight };
   });
 }
 
-function toFixed(weight) {
-  return Math.trunc(weight * 2 ** WEIGHT_BITS + (weight < 0 ? -0.5 : 0.5));
-}
-
-function resampleRows(image, width, filter) {
+function averageRows(image, width) {
   const { height, channels, data } = image;
-  const out = new Uint8ClampedArray(height * width * channels);
-  const columns = makeWeights(image.width, width, filter);
+  const out = new Uint8Array(height * width * channels);
+  const boxes = makeBoxes(image.width, width);
   for (let y = 0, to = 0; y < height; y++) {
-    for (const { first, weights } of columns) {
+    for (const { first, n, weight } of boxes) {
       for (let channel = 0; channel < channels; channel++) {
-        let sum = 1 << (WEIGHT_BITS - 1);
+        let sum = 0;
         let from = (y * image.width + first) * channels + channel;
-        for (let at = 0; at < weights.length; at++) {
-          sum += data[from] * weights[at];
-          from += channels;
-        }
-        out[to++] = sum >> WEIGHT_BITS;
+        for (let at = 0; at < n; at++, from += channels) sum += data[from];
+        out[to++] = (sum * weight + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS;
       }
     }
   }
-  return { height, width, channels, data: new Uint8Array(out.buffer) };
+  return { height, width, channels, data: out };
 }
 
 function transpose({ height, width, channels, data }) {
@@ -177,29 +150,4 @@ function transpose({ height, width, channels, data }) {
     }
   }
   return { height: width, width: height, channels, data: out };
-}
-
-/** Average along rows of one channel, in 24-bit fixed point. */
-function blurRows({ height, width, data }, radius) {
-  const inside = Math.trunc(Math.fround(2 ** 24 / (2 * radius + 1)));
-  const rim = Math.trunc((2 ** 24 - (2 * radius + 1) * inside) / 2);
-  const out = makeGrey(height, width);
-  const clamp = (x) => Math.min(Math.max(x, 0), width - 1);
-  for (let y = 0; y < height; y++) {
-    const row = y * width;
-    let sum = 0;
-    for (let x = -radius - 1; x < radius; x++) sum += data[row + clamp(x)];
-    for (let x = 0; x < width; x++) {
-      const left = data[row + clamp(x - radius - 1)];
-      sum += data[row + clamp(x + radius)] - left;
-      const bulk = sum * inside + (left + data[row + clamp(x + radius + 1)]) * rim;
-      out.data[row + x] = Math.floor((bulk + 2 ** 23) / 2 ** 24);
-    }
-  }
-  return out;
-}
-
-/** Return a side times a factor as Python's round does, at least 1. */
-export function scaleSide(side, factor) {
-  return Math.max(1, roundHalfEven(side * factor));
 }
