@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from torch.nn.functional import cross_entropy
 
 # Of the images of each source, each of which shows a single digit. At most 0.5 % are to be rejected
 # by the int8 file too, which rejects a few more.
@@ -57,15 +54,10 @@ def calibrate(
 
     Source: C. Guo et al., On Calibration of Modern Neural Networks, 2017.
     """
-    scores = torch.from_numpy(np.concatenate([one.logits for one in validation.values()]))
-    targets = torch.from_numpy(np.concatenate([one.labels for one in validation.values()]))
     if temperature is None:
-
-        def loss(log_temperature: float) -> float:
-            return float(cross_entropy(scores / math.exp(log_temperature), targets))
-
-        best = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
-        temperature = math.exp(float(best.x))
+        logits = np.concatenate([one.logits for one in validation.values()])
+        labels = np.concatenate([one.labels for one in validation.values()])
+        temperature = fit_temperature(logits, labels)
     confidences = {
         source: measure_confidences(one.logits, temperature) for source, one in validation.items()
     }
@@ -74,12 +66,55 @@ def calibrate(
     return Calibration(temperature, threshold, shares)
 
 
+def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the temperature with the least cross-entropy, by golden-section search.
+
+    It is searched for around the size of the logits, which may be any: without an error among the
+    answers the least cross-entropy is at 0, which no file can divide by.
+
+    Args:
+        logits: Shape (N, classes).
+        labels: True classes, shape (N,).
+    """
+    size = max(float((logits.max(axis=1) - logits.mean(axis=1)).mean()), 1e-6)
+    low, high = math.log(size / 250), math.log(size * 20)
+    golden = (math.sqrt(5) - 1) / 2
+
+    def loss(log_temperature: float) -> float:
+        return float(cross_entropies(logits, labels, math.exp(log_temperature)).mean())
+
+    places = [high - golden * (high - low), low + golden * (high - low)]
+    losses = [loss(place) for place in places]
+    while high - low > 1e-6:
+        if losses[0] <= losses[1]:
+            high, places, losses = places[1], [0.0, places[0]], [0.0, losses[0]]
+            places[0] = high - golden * (high - low)
+            losses[0] = loss(places[0])
+        else:
+            low, places, losses = places[0], [places[1], 0.0], [losses[1], 0.0]
+            places[1] = low + golden * (high - low)
+            losses[1] = loss(places[1])
+    return math.exp((low + high) / 2)
+
+
+def cross_entropies(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float
+) -> NDArray[np.float64]:
+    """Return the cross-entropy of each answer, in nats, shape (N,)."""
+    scores = logits.astype(np.float64) / temperature
+    scores -= scores.max(axis=1, keepdims=True)
+    return np.asarray(
+        np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(scores)), labels], np.float64
+    )
+
+
 def measure_confidences(
     logits: NDArray[np.float32], temperature: float = 1.0
 ) -> NDArray[np.float32]:
     """Return the largest probability of each row of logits, shape (N,)."""
-    probabilities = (torch.from_numpy(logits) / temperature).softmax(dim=1)
-    return np.asarray(probabilities.amax(dim=1).numpy(), np.float32)
+    scores = logits / np.float32(temperature)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(1 / weights.sum(axis=1), np.float32)
 
 
 def _choose_threshold(confidences: NDArray[np.float32]) -> float:
