@@ -26,12 +26,12 @@ FINALIST_ACCURACY_LOST = 0.08  # a convention this far below the best of the fir
 # to a tenth of it, a network trained for seconds to nine tenths.
 MIN_SHARE_ABOVE_CHANCE = 0.4
 SIGNIFICANT_Z = 2.0  # standard deviations of a difference on the same images
-SCALE_RATIO = 8.0  # fitted temperatures further apart than this tell two scales apart
+SCALE_RATIO = 20.0  # fitted temperatures further apart than this tell two scales apart
 MIN_PROBABILITY = 1e-30  # a smaller one counts as this, so that its logarithm is finite
 BATCH_SIZES = (2, 1, 64, 32, 128, 100, 16, 256, 8)  # tried in turn on a network of unknown batch
 ROW_ATOL = 1e-3  # of the spread of outputs: what rounding may change, and another batch may not
 FLOAT32 = np.dtype(np.float32)
-OUTPUTS = ("logits", "log-probabilities", "probabilities")
+OUTPUTS = ("logits", "log-probabilities", "probabilities", "independent probabilities")
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -377,7 +377,7 @@ class MeasuredConvention:
 
     Attributes:
         convention: The form of its input.
-        output: What it returns: logits, log-probabilities or probabilities.
+        output: What it returns, one of ``OUTPUTS``.
         n_images: Training images that it was measured on.
         accuracy: On those.
         stated: Whether the user stated any of it.
@@ -649,19 +649,21 @@ def run_batches(
 
 
 def to_logits(outputs: NDArray[np.float32], output: str) -> NDArray[np.float32]:
-    """Return logits for what a network returns: of probabilities their logarithm."""
+    """Return logits for what a network returns: of probabilities their logarithm.
+
+    Independent probabilities are scores like any other. Their logarithm would tell more, but
+    onnxruntime's Sigmoid returns 0 for what is 1e-7 or less.
+    """
     if output != "probabilities":
         return outputs
     return np.asarray(np.log(np.maximum(outputs, np.float32(MIN_PROBABILITY))), np.float32)
 
 
 def name_outputs(outputs: NDArray[np.float32]) -> str:
-    """Return what a network's outputs are, one of ``OUTPUTS``, by their values.
-
-    Independent probabilities of each class, as sigmoids give, count as probabilities.
-    """
+    """Return what a network's outputs are, one of ``OUTPUTS``, by their values."""
     if outputs.min() >= 0 and outputs.max() <= 1.001:
-        return "probabilities"
+        sums_to_one = bool(np.abs(outputs.sum(axis=1) - 1).max() < 0.01)
+        return "probabilities" if sums_to_one else "independent probabilities"  # of sigmoids
     totals = np.exp(outputs.astype(np.float64).clip(max=1)).sum(axis=1)
     is_log = outputs.max() <= 0.001 and np.abs(totals - 1).max() < 0.01
     return "log-probabilities" if is_log else "logits"
@@ -670,16 +672,16 @@ def name_outputs(outputs: NDArray[np.float32]) -> str:
 def choose(trials: Sequence[Trial]) -> Trial:
     """Choose the convention to keep; ``trials`` come with the plainest first.
 
-    Two conventions that answer alike on these images may still be told apart: where the
-    temperatures differ widely, the one nearer to 1 is the scale of the training.
+    Networks almost without a bias answer alike to pixels 0..1 and 0..255. There the temperature
+    tells: it is near 1 at the scale of the training, and 255 times that, or less, at the other.
     """
     best = max(trials, key=lambda one: one.accuracy)
     tied = [one for one in trials if not _is_more_accurate(best, one)]
+    distances = [abs(math.log(one.temperature)) for one in tied]
+    limit = min(distances) + math.log(SCALE_RATIO)
+    tied = [one for one, distance in zip(tied, distances, strict=True) if distance <= limit]
     best = min(tied, key=lambda one: one.loss)
-    tied = [one for one in tied if not _has_lower_loss(best, one)]
-    distance = {id(one): abs(math.log(one.temperature)) for one in tied}
-    nearest = min(distance.values())
-    return next(one for one in tied if distance[id(one)] <= nearest + math.log(SCALE_RATIO))
+    return next(one for one in tied if not _has_lower_loss(best, one))
 
 
 def is_equivalent(one: Trial, other: Trial) -> bool:

@@ -28,6 +28,7 @@ INPUT_TYPES = {
     TensorProto.FLOAT16: np.float16,
     TensorProto.DOUBLE: np.float64,
 }
+MAX_ERROR = 1e-3  # of the spread of outputs, between a network and its graph
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger")
 Shape = tuple[int | None, ...]
@@ -140,7 +141,13 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def to_body(model: onnx.ModelProto, network: Any, example: NDArray[Any]) -> onnx.ModelProto:
+def to_body(
+    model: onnx.ModelProto,
+    network: Any,
+    example: NDArray[Any],
+    *,
+    traced: int | None = None,
+) -> onnx.ModelProto:
     """Bring a graph to the form that ``graph.attach_contract`` takes.
 
     Its input and output get the names that export uses, a fixed batch size is lifted, and
@@ -151,33 +158,44 @@ def to_body(model: onnx.ModelProto, network: Any, example: NDArray[Any]) -> onnx
         model: A graph with one input and one output, of opset 13 or newer.
         network: What the graph was made from; see ``convention.Network``.
         example: Inputs, shape (N, ...), N at least 3.
+        traced: The batch size that PyTorch's exporter ran the network with, if it did. Its graph
+            is optimised already.
 
     Raises:
         ModelError: The graph does not compute what the network does at any batch size.
     """
     _drop_initializers_from_inputs(model.graph)
-    fixed = _fixed_batch(model.graph)
-    if fixed:
-        model = lift_batch(model, fixed)
     _rename(model.graph, model.graph.input[0].name, BODY_INPUT)
     _rename(model.graph, model.graph.output[0].name, BODY_OUTPUT)
-    for value in (model.graph.input[0], model.graph.output[0]):
-        dims = value.type.tensor_type.shape.dim
-        if dims:
-            dims[0].dim_param = "batch"
-    try:
-        body = optimise(model)
-        session = open_session(body.SerializeToString(), provider="cpu")
-        expected = run_batches(network, example)
-        found = [_run(session, example, n) for n in (1, 3, len(example))]
-        spread = float(np.ptp(expected)) or 1.0
-        error = max(float(np.abs(one - expected).max()) for one in found) / spread
-    except Exception as failure:  # onnxruntime's exceptions share no base class of their own
-        reason = " ".join(str(failure).split())[:200]
-        raise ModelError(_explain(network, fixed, reason)) from failure
-    if not error <= 1e-3:
-        raise ModelError(_explain(network, fixed, f"outputs differ by {error:.2%} of their spread"))
-    return body
+    fixed = _fixed_batch(model.graph)
+    expected = run_batches(network, example)
+    reason = ""
+    # A graph may be fixed to the batch that it was traced with although its input does not say so.
+    for lifted in [fixed] if fixed else [None, traced]:
+        try:
+            free = free_batch(model, lifted)
+            body = strip(free) if traced and not lifted else optimise(free)
+            reason = _compare(body, example, expected)
+        except Exception as failure:  # onnxruntime's exceptions share no base class of their own
+            reason = " ".join(str(failure).split())[:200]
+        if not reason:
+            return body
+        if not traced:
+            break
+    what = f"is fixed to a batch of {fixed or traced}, which cannot be lifted"
+    what = what if fixed or traced else "computes something else than its graph"
+    raise ModelError(f"the network {network.name} {what}: {reason}; export it with a dynamic batch")
+
+
+def _compare(body: onnx.ModelProto, example: NDArray[Any], expected: NDArray[np.float32]) -> str:
+    """Return how a body differs from its network at some batch size, or an empty string."""
+    session = open_session(body.SerializeToString(), provider="cpu")
+    found = [_run(session, example, n) for n in (1, 3, len(example))]
+    if any(one.shape != expected.shape for one in found):
+        return f"outputs of shape {found[0].shape}, expected {expected.shape}"
+    spread = float(np.ptp(expected)) or 1.0
+    error = max(float(np.abs(one - expected).max()) for one in found) / spread
+    return "" if error <= MAX_ERROR else f"outputs differ by {error:.2%} of their spread"
 
 
 def find_opset(model: onnx.ModelProto) -> int:
@@ -207,15 +225,28 @@ def convert_opset(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelPr
         ) from error
 
 
-def lift_batch(model: onnx.ModelProto, fixed: int) -> onnx.ModelProto:
-    """Free the batch size of a graph that was written for one.
+def free_batch(model: onnx.ModelProto, fixed: int | None) -> onnx.ModelProto:
+    """Return a copy of a graph whose batch is free.
 
     Where a constant shape begins with the batch, or a multiple of it, its first entry becomes free.
 
     Args:
-        model: Any graph; a copy is changed.
-        fixed: Its batch size.
+        model: Any graph with one input and one output.
+        fixed: The batch size that it was written for; None if it is free already.
     """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    if fixed:
+        copy.graph.input[0].type.tensor_type.shape.dim[0].dim_value = fixed
+        copy = _free_shapes(copy, fixed)
+    for value in (copy.graph.input[0], copy.graph.output[0]):
+        dims = value.type.tensor_type.shape.dim
+        if dims:
+            dims[0].dim_param = "batch"
+    return copy
+
+
+def _free_shapes(model: onnx.ModelProto, fixed: int) -> onnx.ModelProto:
     with contextlib.suppress(Exception):  # without shapes fewer constants are recognised
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     graph = model.graph
@@ -275,15 +306,6 @@ def _run(session: Any, inputs: NDArray[Any], n: int) -> NDArray[np.float32]:
     batches = [inputs[row : row + n] for row in range(0, len(inputs), n)]
     rows = [session.run(None, {BODY_INPUT: batch})[0] for batch in batches]
     return np.asarray(np.concatenate(rows), np.float32)
-
-
-def _explain(network: Any, fixed: int | None, reason: str) -> str:
-    if fixed:
-        return (
-            f"the network {network.name} is fixed to a batch of {fixed}, which cannot be lifted: "
-            f"{reason}; export it with a dynamic batch"
-        )
-    return f"the graph of the network {network.name} does not compute what it does: {reason}"
 
 
 def _describe_input(graph: onnx.GraphProto, name: str) -> tuple[str, Shape, np.dtype[Any]]:

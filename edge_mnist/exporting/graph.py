@@ -356,6 +356,8 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
         part.doc_string = ""
         del part.metadata_props[:]
+    for tensor in graph.initializer:  # said of weights that were read from another file
+        tensor.ClearField("data_location")
     for node in graph.node:
         _drop_defaults(node)
     _drop_bias_zeros(graph)

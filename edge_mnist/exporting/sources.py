@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from edge_mnist.errors import EdgeMnistError, ModelError, UsageError
 from edge_mnist.exporting import convention
 from edge_mnist.exporting.foreign import OnnxNetwork, to_body
-from edge_mnist.exporting.graph import BODY_INPUT, BODY_OUTPUT, OPSET, quiet, strip
+from edge_mnist.exporting.graph import BODY_INPUT, BODY_OUTPUT, OPSET, quiet
 from edge_mnist.machine import require_package
 from edge_mnist.session import import_onnxruntime
 
@@ -40,6 +40,7 @@ STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weig
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".ts", ".jit", ".torchscript", ".pkl")
 KERAS_SUFFIXES = (".h5", ".hdf5", ".keras", ".tflite", ".pb")
 N_SHOWN_KEYS = 5
+TRACED_BATCH = 5  # the exporter takes a batch of 1 for a fixed one
 
 
 class Network(convention.Network, Protocol):
@@ -162,16 +163,14 @@ class TorchNetwork:
         from edge_mnist.training.networks import evaluation_mode
 
         dynamic = None if self.batch_size else ({0: torch.export.Dim("batch", min=1)},)
-        # The exporter takes a batch of 1 for a fixed one.
-        inputs = torch.from_numpy(np.zeros_like(example[:1])).repeat_interleave(
-            self.batch_size or 2, dim=0
-        )
+        batch_size = self.batch_size or TRACED_BATCH
+        inputs = torch.from_numpy(np.resize(example, (batch_size, *example.shape[1:])))
         try:
             with evaluation_mode(self.module), quiet():
                 model = _export(self.module, inputs, dynamic)
         except Exception as error:  # the exporter raises anything for a network it cannot trace
             raise _cannot_export(self.name, error) from error
-        return to_body(model, self, example) if self.batch_size else strip(model)
+        return to_body(model, self, example, traced=batch_size)
 
 
 class ProgramNetwork:
@@ -288,9 +287,8 @@ class ScriptNetwork(TorchNetwork):
         import_onnxruntime()
         buffer = io.BytesIO()
         axes = {BODY_INPUT: {0: "batch"}, BODY_OUTPUT: {0: "batch"}}
-        inputs = torch.from_numpy(np.zeros_like(example[:1])).repeat_interleave(
-            self.batch_size or 2, dim=0
-        )
+        batch_size = self.batch_size or TRACED_BATCH
+        inputs = torch.from_numpy(np.resize(example, (batch_size, *example.shape[1:])))
         try:
             with evaluation_mode(self.module), quiet():
                 torch.onnx.export(  # the newer exporter does not take TorchScript
