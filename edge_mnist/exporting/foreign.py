@@ -59,7 +59,7 @@ class OnnxNetwork:
             self.model = convert_opset(self.model, 8, self.name)
         if any(one.key == "contract" for one in self.model.metadata_props):
             raise UsageError(f"{path} is exported already: it keeps the contract of a model file")
-        _drop_initializers_from_inputs(self.model.graph)
+        _drop_initializers_from_inputs(self.model)
         graph = self.model.graph
         self.input_name, shape, self.input_dtype = _describe_input(graph, self.name)
         if len(graph.output) != 1:
@@ -164,7 +164,7 @@ def to_body(
     Raises:
         ModelError: The graph does not compute what the network does at any batch size.
     """
-    _drop_initializers_from_inputs(model.graph)
+    _drop_initializers_from_inputs(model)
     _rename(model.graph, model.graph.input[0].name, BODY_INPUT)
     _rename(model.graph, model.graph.output[0].name, BODY_OUTPUT)
     fixed = _fixed_batch(model.graph)
@@ -214,7 +214,8 @@ def convert_opset(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelPr
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    if copy.ir_version < 4:  # the converter looks for weights among the inputs
+    if find_opset(copy) < 9:  # there the converter looks for weights among the inputs
+        copy.ir_version = 3
         _add_initializers_to_inputs(copy.graph)
     try:
         return version_converter.convert_version(copy, opset)
@@ -298,7 +299,19 @@ def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
         onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        return strip(onnx.load(path))
+        optimised = onnx.load(path)
+    _flatten_biases(optimised.graph)
+    return strip(optimised)
+
+
+def _flatten_biases(graph: onnx.GraphProto) -> None:
+    """Take the 1 off the shape (1, n) of a Gemm's bias, which the quantizer cannot do with."""
+    biases = {
+        node.input[2] for node in graph.node if node.op_type == "Gemm" and len(node.input) > 2
+    }
+    for tensor in graph.initializer:
+        if tensor.name in biases and len(tensor.dims) == 2 and tensor.dims[0] == 1:
+            del tensor.dims[0]
 
 
 def _run(session: Any, inputs: NDArray[Any], n: int) -> NDArray[np.float32]:
@@ -333,8 +346,10 @@ def _fixed_batch(graph: onnx.GraphProto) -> int | None:
     return size if size > 0 else None
 
 
-def _drop_initializers_from_inputs(graph: onnx.GraphProto) -> None:
-    """Remove weights from the inputs, where files of IR version 3 list them too."""
+def _drop_initializers_from_inputs(model: onnx.ModelProto) -> None:
+    """Remove weights from the inputs, where files of IR version 3 have to list them too."""
+    graph = model.graph
+    model.ir_version = max(model.ir_version, 4)
     weights = {one.name for one in graph.initializer}
     kept = [value for value in graph.input if value.name not in weights]
     del graph.input[:]
