@@ -744,7 +744,7 @@ CASES = [
     Case("LeNet-5, 32 x 32 padded", as_class("LeNet5", padded), "1x32x32-padded", "mnist"),
     Case(
         "LeNet-5, padded after scaling",
-        as_class("LeNet5", zero_padded),
+        change(as_class("LeNet5", zero_padded), state(layout="1x32x32-zero-padded")),
         "1x32x32-zero-padded",
         "mnist",
     ),

@@ -26,6 +26,7 @@ FINALIST_ACCURACY_LOST = 0.08  # a convention this far below the best of the fir
 # to a tenth of it, a network trained for seconds to nine tenths.
 MIN_SHARE_ABOVE_CHANCE = 0.4
 SIGNIFICANT_Z = 2.0  # standard deviations of a difference on the same images
+OWN_SCALE_RATIO = 1.4  # a fitted temperature this near to 1 is that of a network at its own scale
 SCALE_RATIO = 20.0  # fitted temperatures further apart than this tell two scales apart
 MIN_PROBABILITY = 1e-30  # a smaller one counts as this, so that its logarithm is finite
 BATCH_SIZES = (2, 1, 64, 32, 128, 100, 16, 256, 8)  # tried in turn on a network of unknown batch
@@ -208,18 +209,18 @@ class PixelConvention:
 
 @dataclass(frozen=True)
 class Scale:
-    """A usual scale of pixels: its name as ``--input-scale`` takes it, and in words."""
+    """A usual scale of pixels: its name as ``--input-scale`` takes it, and in words.
+
+    Of one plane, -1..1 is much more usual than ImageNet's scale or -0.5..0.5, and few networks tell
+    them apart; those are rare, see ``choose``.
+    """
 
     name: str
     text: str
     scale: float
     means: tuple[float, ...] = (0.0,)
     stds: tuple[float, ...] = (1.0,)
-
-    @property
-    def is_shifted(self) -> bool:
-        """Whether the background is not 0."""
-        return any(self.means)
+    is_rare: bool = False
 
 
 # The plainest first.
@@ -228,10 +229,12 @@ SCALES = (
     Scale("0..255", "pixels 0..255", 1.0),
     Scale("-1..1", "pixels -1..1", 1 / 255, (0.5,), (0.5,)),
     Scale("mnist", "MNIST's mean 0.1307 and std 0.3081", 1 / 255, (MNIST_MEAN,), (MNIST_STD,)),
-    Scale("-0.5..0.5", "pixels -0.5..0.5", 1 / 255, (0.5,)),
+    Scale("-0.5..0.5", "pixels -0.5..0.5", 1 / 255, (0.5,), is_rare=True),
     Scale("imagenet", "ImageNet's means and stds", 1 / 255, IMAGENET_MEAN, IMAGENET_STD),
-    Scale("imagenet-gray", "ImageNet's mean 0.449 and std 0.226", 1 / 255, (0.449,), (0.226,)),
-    Scale("imagenet-red", "ImageNet's mean 0.485 and std 0.229", 1 / 255, (0.485,), (0.229,)),
+    Scale(
+        "imagenet-gray", "ImageNet's mean 0.449 and std 0.226", 1 / 255, (0.449,), (0.226,), True
+    ),
+    Scale("imagenet-red", "ImageNet's mean 0.485 and std 0.229", 1 / 255, (0.485,), (0.229,), True),
 )
 
 
@@ -383,6 +386,7 @@ class MeasuredConvention:
         stated: Whether the user stated any of it.
         runner_up: The best convention that is not equivalent, in words; None if there is none.
         runner_up_accuracy: Its accuracy on the same images.
+        stands_out: Whether the runner-up's accuracy is lower by more than chance.
         equivalent: Conventions that give the same answers, in words; the plainest was taken.
         tried: All that was tried, the best first.
     """
@@ -394,6 +398,7 @@ class MeasuredConvention:
     stated: bool
     runner_up: str | None
     runner_up_accuracy: float | None
+    stands_out: bool
     equivalent: tuple[str, ...]
     tried: tuple[TriedConvention, ...] = ()
 
@@ -416,6 +421,8 @@ class MeasuredConvention:
                 f"; runner-up {self.runner_up_accuracy:.2%} ({self.runner_up}), "
                 f"margin {100 * self.margin:.2f} points"
             )
+        if not self.stands_out:
+            lines.append("  accuracy alone does not tell these two apart; state it to be sure")
         if self.equivalent:
             shown = "; ".join(self.equivalent[:3]) + ("; ..." if len(self.equivalent) > 3 else "")
             lines.append(f"  equivalent for this network, the plainest was taken: {shown}")
@@ -434,8 +441,7 @@ def measure_convention(
     """Find the input convention of a network by its answers to labelled images.
 
     Every convention that the network takes answers the first images; the best answer all of them.
-    Among those whose accuracy the images cannot tell apart, the lowest cross-entropy decides, and
-    where that cannot either, the plainest is taken.
+    Among those whose accuracy the images cannot tell apart ``choose`` decides.
 
     Args:
         network: Any; nothing of it is changed.
@@ -487,6 +493,7 @@ def measure_convention(
         not stated.is_empty,
         str(runner_up.convention) if runner_up else None,
         runner_up.accuracy if runner_up else None,
+        runner_up is None or _is_more_accurate(chosen, runner_up),
         tuple(words),
         tried,
     )
@@ -672,16 +679,32 @@ def name_outputs(outputs: NDArray[np.float32]) -> str:
 def choose(trials: Sequence[Trial]) -> Trial:
     """Choose the convention to keep; ``trials`` come with the plainest first.
 
-    Networks almost without a bias answer alike to pixels 0..1 and 0..255. There the temperature
-    tells: it is near 1 at the scale of the training, and 255 times that, or less, at the other.
+    Where accuracy does not tell conventions apart, a rare one is out, and cross-entropy decides: at
+    the network's own scale if that fits one of them, as after most trainings, else at a fitted
+    temperature. Networks almost without a bias answer alike to pixels 0..1 and 0..255; there the
+    temperature is near 1 at the scale of the training, and far from it at the other.
     """
     best = max(trials, key=lambda one: one.accuracy)
     tied = [one for one in trials if not _is_more_accurate(best, one)]
+    tied = [one for one in tied if not is_rare(one.convention)] or tied
     distances = [abs(math.log(one.temperature)) for one in tied]
     limit = min(distances) + math.log(SCALE_RATIO)
     tied = [one for one, distance in zip(tied, distances, strict=True) if distance <= limit]
-    best = min(tied, key=lambda one: one.loss)
-    return next(one for one in tied if not _has_lower_loss(best, one))
+    own = [cross_entropies(one.logits, one.labels, 1.0) for one in tied]
+    lowest = min(range(len(tied)), key=lambda row: float(own[row].mean()))
+    if abs(math.log(tied[lowest].temperature)) > math.log(OWN_SCALE_RATIO):
+        own = [one.losses for one in tied]
+        lowest = min(range(len(tied)), key=lambda row: float(own[row].mean()))
+    return next(
+        one for one, losses in zip(tied, own, strict=True) if not _is_lower(own[lowest], losses)
+    )
+
+
+def is_rare(convention: PixelConvention) -> bool:
+    """Return whether a convention is kept only if its accuracy stands out, or if it is stated."""
+    named = (convention.scale, convention.means, convention.stds)
+    rare = [(one.scale, one.means, one.stds) for one in SCALES if one.is_rare]
+    return named in rare or LAYOUTS[convention.layout].fit == "zero-padded"
 
 
 def is_equivalent(one: Trial, other: Trial) -> bool:
@@ -696,8 +719,9 @@ def _is_more_accurate(one: Trial, other: Trial) -> bool:
     return gained - lost > SIGNIFICANT_Z * math.sqrt(max(gained + lost, 1))
 
 
-def _has_lower_loss(one: Trial, other: Trial) -> bool:
-    difference = other.losses - one.losses
+def _is_lower(losses: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Compare cross-entropies of the same images."""
+    difference = others - losses
     error = difference.std() / math.sqrt(len(difference))
     return bool(difference.mean() > SIGNIFICANT_Z * error + 1e-6)
 
@@ -731,7 +755,9 @@ def _try(
 def _choose_finalists(trials: Sequence[Trial], stated: Statement) -> list[Trial]:
     best = max(one.accuracy for one in trials)
     near = [one for one in trials if one.accuracy >= best - FINALIST_ACCURACY_LOST]
-    kept = sorted(near, key=lambda one: (-one.accuracy, one.loss))[:N_FINALISTS]
+    near.sort(key=lambda one: (-one.accuracy, one.loss))
+    kept = [one for one in near if not is_rare(one.convention)][:N_FINALISTS]
+    kept += [one for one in near if is_rare(one.convention)][: N_FINALISTS // 2]
     if not stated.is_empty:
         allowed = [one for one in trials if stated.allows(one.convention)]
         kept += sorted(allowed, key=lambda one: (-one.accuracy, one.loss))[:N_FINALISTS]
@@ -765,10 +791,7 @@ def _refuse_unclear(
             f"{least:.0%} or more: {_guess_reason(best, n_classes, least)}",
             tabulate(tried),
         )
-    contradicted = chosen is not best and (
-        _is_more_accurate(best, chosen) or _has_lower_loss(best, chosen)
-    )
-    if contradicted and not is_equivalent(chosen, best):
+    if _is_more_accurate(best, chosen):
         raise ConventionError(
             f"the measurement contradicts what is stated for the network {network.name}: "
             f"{chosen.convention} reaches {chosen.accuracy:.2%} of {n_images:,} training images, "
