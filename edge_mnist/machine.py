@@ -1,10 +1,12 @@
 """What is known of the machine: processor, cores, driver, installed packages."""
 
+import contextlib
 import ctypes
 import importlib.util
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from edge_mnist.errors import MissingPackageError
@@ -44,6 +46,27 @@ def read_cpu_quota() -> float | None:
     except (OSError, ValueError):
         return None
     return None if quota == "max" else int(quota) / int(period)
+
+
+@contextlib.contextmanager
+def passive_waiting() -> Iterator[None]:
+    """Let PyTorch's threads sleep while they wait for each other, if it is imported in here.
+
+    OpenMP's threads spin otherwise: beside other busy programs each burns a core while the thread
+    that it waits for has none. The settings are read when OpenMP is loaded. This is for commands:
+    how an application's PyTorch waits is the application's choice, as is what it has set already.
+    """
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    if any(name in os.environ for name in names):
+        yield
+        return
+    settings = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # GNU's; LLVM's and Intel's
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name in settings:
+            os.environ.pop(name, None)
 
 
 def is_alive(pid: int) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,14 @@ def locate(name: str | os.PathLike[str]) -> Path:
         if first in RELEASED and "/" not in file:
             return shipped_folder() / first / file
     return Path(name)
+
+
+def shell_path(path: str | os.PathLike[str]) -> str:
+    """Return a path as a word of a command line, which a command takes for this very path."""
+    text = os.fspath(path)
+    if text.startswith("-") or locate(text) != Path(text):
+        text = f".{os.sep}{text}"
+    return shlex.quote(text)
 
 
 def shipped_folder() -> Path:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -109,7 +110,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | ModelFile | None = None,
+        model: str | os.PathLike[str] | bytes | ModelFile | None = None,
         provider: str | None = None,
         threads: int | None = None,
         *,
@@ -120,7 +121,7 @@ class Predictor:
         Args:
             model: A file, a folder written by export, or a released model, ``default``, ``nano`` or
                 ``max``; see ``model_file.find_model``. None takes EDGE_MNIST_MODEL, else
-                ``default``. Or a model file that was read already.
+                ``default``. Or the content of a model file, or a ``ModelFile``.
             provider: ``auto``, ``cpu`` or ``cuda``; EDGE_MNIST_PROVIDER or ``auto`` if None.
             threads: Threads within one operator; EDGE_MNIST_THREADS or 1 if None.
             accept_all: Answer with a digit whatever the picture shows.
@@ -130,7 +131,7 @@ class Predictor:
             ProviderError: CUDA was asked for and does not really run.
             UsageError: There is no such provider, or ``threads`` is out of its range.
         """
-        self.model = model if isinstance(model, ModelFile) else read_model(find_model(model))
+        self.model = _read_model(model)
         self.info = check_contract(self.model)
         self._wanted_provider = provider or os.environ.get("EDGE_MNIST_PROVIDER") or "auto"
         self._threads = threads
@@ -169,13 +170,13 @@ class Predictor:
         """Read the digit in one picture.
 
         Args:
-            picture: A path, bytes, an open binary file, a PIL image or an array; see
-                ``edge_mnist.picture.read_picture``.
+            picture: A path, bytes, an open binary file, a PIL image, an array, a tensor or nested
+                lists; see ``edge_mnist.picture.read_picture``.
 
         Raises:
             PictureError: The picture cannot be read.
         """
-        return self._classify([read_picture(picture, framing=self.info.framing)])[0]
+        return self.predict_inputs([read_picture(picture, framing=self.info.framing)])[0]
 
     def predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
         """Read the digits in some pictures as one batch, in the calling thread.
@@ -279,7 +280,7 @@ class Predictor:
 
     def _predict_chunk(self, chunk: _Chunk) -> list[Prediction]:
         readable = [one for one in chunk.inputs if isinstance(one, ModelInput)]
-        answers = iter(self._classify(readable) if readable else [])
+        answers = iter(self.predict_inputs(readable) if readable else [])
         return [
             next(answers)
             if isinstance(one, ModelInput)
@@ -287,8 +288,8 @@ class Predictor:
             for one in chunk.inputs
         ]
 
-    def _classify(self, inputs: list[ModelInput]) -> list[Prediction]:
-        """Classify the model inputs of several pictures as one batch."""
+    def predict_inputs(self, inputs: Sequence[ModelInput]) -> list[Prediction]:
+        """Read the digits in pictures that ``read_picture`` has read, as one batch."""
         images = np.stack([one.image for one in inputs])
         labels, probabilities = self.predict_images(images)
         rows = zip(inputs, labels.tolist(), probabilities.tolist(), strict=True)
@@ -299,7 +300,7 @@ class Predictor:
     ) -> Prediction:
         confidence, reason = probabilities[label], model_input.reason
         if reason is None and confidence < self.info.rejection_threshold:
-            reason = "not a digit"
+            reason = "not a digit" if self.info.framing == "digit" else "none of the classes"
         if self._accept_all:
             reason = None
         return Prediction(
@@ -327,10 +328,29 @@ class Predictor:
         return np.concatenate(batches) if batches else empty
 
 
+def _read_model(model: str | os.PathLike[str] | bytes | ModelFile | None) -> ModelFile:
+    """Return the model file that ``Predictor`` is given."""
+    if isinstance(model, ModelFile):
+        return model
+    if isinstance(model, bytes | bytearray | memoryview):
+        return ModelFile(Path("<bytes>"), bytes(model))
+    if model is not None and not isinstance(model, str | os.PathLike):
+        raise UsageError(
+            f"expected a model's name, path or bytes, or a ModelFile, got {type(model).__name__}"
+        )
+    return read_model(find_model(model))
+
+
 def _check_images(images: NDArray[np.uint8]) -> None:
+    if not isinstance(images, np.ndarray):
+        raise UsageError(
+            f"expected an array (N, 28, 28), uint8, got {type(images).__name__}: "
+            "convert it with numpy.asarray"
+        )
     if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
         raise UsageError(
-            f"expected images of shape (N, 28, 28), uint8, got {images.shape}, {images.dtype}"
+            f"expected images of shape (N, 28, 28), uint8, got {images.shape}, {images.dtype}; "
+            "predict and predict_many take other shapes and types"
         )
 
 

@@ -60,7 +60,7 @@ def run_quickstart(
     dataset = choose_dataset(data_dir, offline=offline, say=say)
     recipe = find_recipe("fast" if dataset.name == "mnist" else None, dataset=dataset.name)
     say(f"training on {dataset.name}: {len(dataset.train_labels):,} images, {recipe.epochs} epochs")
-    run = train(recipe, dataset, out=folder / "run", overwrite=True, report=report)
+    run = train(recipe, dataset, out=folder / "run", threads="auto", overwrite=True, report=report)
     say("exporting, quantising and validating")
     exports = folder / "exports"
     exported = export(run, folder=exports, quantize=True)

@@ -38,7 +38,7 @@ def open_session(
     """
     if provider not in ("auto", *PROVIDERS):
         raise UsageError(f"no provider named {provider!r}; there are: auto, cpu, cuda")
-    n_threads = _check_threads(threads)
+    n_threads = read_threads(threads) or 1
     if provider == "cpu":
         return _open_cpu(model, n_threads)
     try:
@@ -124,12 +124,18 @@ def _without_telemetry() -> Iterator[None]:
         del os.environ[name]
 
 
-def _check_threads(threads: int | None) -> int:
-    """Return the number of threads to use; None takes EDGE_MNIST_THREADS, or 1."""
+def read_threads(threads: int | None) -> int | None:
+    """Return the number of threads that was asked for; None takes EDGE_MNIST_THREADS.
+
+    Raises:
+        UsageError: It is no number, or not within 1 to ``MAX_THREADS``.
+    """
     if threads is not None:
         source, text = "threads", str(threads)
     else:
-        source, text = "EDGE_MNIST_THREADS", os.environ.get("EDGE_MNIST_THREADS") or "1"
+        source, text = "EDGE_MNIST_THREADS", os.environ.get("EDGE_MNIST_THREADS") or ""
+        if not text:
+            return None
     if not (text.isdecimal() and 1 <= int(text) <= MAX_THREADS):
         raise UsageError(f"{source}: expected a number from 1 to {MAX_THREADS}, got {text}")
     return int(text)

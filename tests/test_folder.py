@@ -213,12 +213,12 @@ def test_folders_for_the_parts(
     for changes in ({}, {"validation_share": 0.4}):
         train_rows, validation_rows = split_training(dataset, find_recipe("digits", **changes))
         if validation_name:
-            assert dataset.held_out is not None
-            assert validation_rows.tolist() == dataset.held_out.tolist()
+            assert dataset.validation_rows is not None
+            assert validation_rows.tolist() == dataset.validation_rows.tolist()
             assert len(validation_rows) == 16
             assert f"16 to validate on ({validation_name}/)" in dataset.notes[1]
         else:
-            assert dataset.held_out is None
+            assert dataset.validation_rows is None
         assert len(train_rows) + len(validation_rows) == len(dataset.train_images)
     if not test_name:
         assert 5 <= len(dataset.test_images) <= 30

@@ -7,15 +7,28 @@ start quickly.
 
 import importlib
 import pkgutil
+import sys
 
 from edge_mnist.cli.app import app
+from edge_mnist.cli.streams import escape, prepare_streams
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.machine import passive_waiting
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command ``edge-mnist``."""
+    """Run the command ``edge-mnist``; an error that a user can cause is a line and an exit code."""
+    prepare_streams()
     for module in pkgutil.iter_modules(__path__):
-        if module.name not in ("app", "rendering"):
+        if module.name not in ("app", "rendering", "streams"):
             importlib.import_module(f"{__name__}.{module.name}")
-    app()
+    try:
+        try:
+            with passive_waiting():
+                app()
+        finally:
+            sys.stdout.flush()
+    except EdgeMnistError as error:
+        print(f"edge-mnist: {escape(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)

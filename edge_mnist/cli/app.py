@@ -1,42 +1,28 @@
-"""The app, the handling of errors, and the options that several commands share."""
+"""The app, and the options that several commands share."""
 
 import json
-import sys
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
-
-from edge_mnist.errors import EdgeMnistError
-
-
-class _Group(TyperGroup):
-    """Turns the errors a user can cause into one line and an exit code, in one place."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command; a reader that closed the pipe is no error."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except EdgeMnistError as error:
-            print(f"edge-mnist: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError as error:
-            sys.stdout = None  # else Python flushes it once more
-            raise typer.Exit(0) from error
-        return result
-
 
 app = typer.Typer(
     name="edge-mnist",
-    cls=_Group,
     help="From handwritten digits to a model that runs at the edge.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
+TestedOn = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Data set to test on, by name or a folder. [default: the training's]",
+        show_default=False,
+    ),
+]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with the data set's files. [env: EDGE_MNIST_DATA]")
 ]
@@ -78,6 +64,21 @@ def find_command_model(name: str | None) -> Path:
     from edge_mnist.model_file import find_model
 
     return find_model(name, prefer_exports=True)
+
+
+def carry_options(**options: object) -> str:
+    """Return options as they have to be repeated on the next command line; those not given are not.
+
+    Args:
+        options: The value of each by its name with underscores; None and False are not given.
+    """
+    given = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+    words = [
+        f" {name}" if value is True else f" {name} {shlex.quote(str(value))}"
+        for name, value in given.items()
+        if value is not None and value is not False
+    ]
+    return "".join(words)
 
 
 def print_json(value: object) -> None:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edge_mnist.cli.app import DataDir, Json, app, print_json
+from edge_mnist.cli.app import DataDir, Json, TestedOn, app, carry_options, print_json
 from edge_mnist.errors import ConventionError
 from edge_mnist.exporting.targets import TARGETS, export_to
 
 SOURCE_HELP = (
     "Checkpoint or run folder [default: newest run]; somebody else's network: net.py:Net, "
-    "package.module:Net, .onnx, .pt2, TorchScript; for web and triton a model file or folder "
+    "package.module:Net, .onnx, .pt2, TorchScript; for web, triton and c a model file or folder "
     "[default: the model that predict uses]."
 )
 LAYOUT_HELP = (
@@ -68,6 +68,10 @@ def export(
         bool | None,
         typer.Option("--force", help="Take what is stated, whatever the measurement says."),
     ] = None,
+    dataset: TestedOn = None,
+    optimize: Annotated[
+        str | None, typer.Option(help="For c: size or speed. [default: size]")
+    ] = None,
     data_dir: DataDir = None,
     offline: Annotated[
         bool | None, typer.Option("--offline", help="Never download anything.")
@@ -86,6 +90,8 @@ def export(
             overwrite=overwrite,
             quantize=quantize,
             max_accuracy_lost=max_accuracy_lost,
+            dataset=dataset,
+            optimize=optimize,
             weights=weights,
             network_args=network_args,
             trust_pickle=trust_pickle,
@@ -105,4 +111,9 @@ def export(
         print_json(dataclasses.asdict(result))  # type: ignore[call-overload]
     else:
         print(result.to_text())
-        print(f"next: {result.next_command}", file=sys.stderr)
+        # What is said to validate has to hold for what was exported: the same limit, the same data.
+        validates = result.next_command.startswith("edge-mnist validate")
+        carried = carry_options(
+            max_accuracy_lost=max_accuracy_lost, data_dir=data_dir, offline=offline
+        )
+        print(f"next: {result.next_command}{carried if validates else ''}", file=sys.stderr)

@@ -4,7 +4,9 @@ Prints plain text: importing rich would take longer than predicting.
 """
 
 import contextlib
+import csv
 import dataclasses
+import io
 import itertools
 import json
 import os
@@ -12,11 +14,12 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from edge_mnist.cli.app import MODEL_HELP, Json, Provider, app, find_command_model
+from edge_mnist.cli.app import MODEL_HELP, Json, Provider, app, find_command_model, print_json
+from edge_mnist.cli.streams import escape
 from edge_mnist.errors import UsageError
 from edge_mnist.machine import require_package
 
@@ -31,9 +34,17 @@ STDIN = "-"
 SCHEMA_VERSION = 1
 SHADES = " .:-=+*#%@"  # for terminals, from no ink to full ink
 PROGRESS_STEP = 200  # pictures between two updates of the count, on a terminal
+CSV_COLUMNS = ("path", "status", "digit", "name", "confidence", "reason", "error")
+LISTING_BYTES = 65_536  # of a list of pictures, read at once
+MAX_STEM = 60  # characters of a picture's name in that of its saved model input
 
 Engine = Annotated[
-    str, typer.Option(help="local, or ray: many pictures, on all cores or a Ray cluster.")
+    Literal["local", "ray"],
+    typer.Option(help="ray: many pictures, on all cores or a Ray cluster."),
+]
+FromFile = Annotated[
+    typer.FileBinaryRead | None,
+    typer.Option("--from-file", help="File that lists pictures, one a line; - for stdin."),
 ]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder for ray's answers, Parquet files.")
@@ -48,7 +59,7 @@ class Style:
     """How answers are printed.
 
     Attributes:
-        kind: ``table``, ``json`` or ``jsonl``.
+        kind: ``table``, ``json``, ``jsonl`` or ``csv``.
         top_k: List so many classes with the largest probabilities; None for the answer alone.
         show: Draw the model's input with characters.
         save_seen: Folder for the model's inputs, as PNG files; None for none.
@@ -62,7 +73,9 @@ class Style:
 
 @app.command()
 def predict(
-    pictures: Annotated[list[str], typer.Argument(help="Pictures, folders with -r, - for stdin.")],
+    pictures: Annotated[
+        list[str] | None, typer.Argument(help="Pictures, folders with -r, - for stdin.")
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Read the pictures in folders.")
@@ -83,6 +96,11 @@ def predict(
     as_jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print one JSON object a line on stdout.")
     ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
+    from_file: FromFile = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="--from-file is separated by null characters.")
+    ] = False,
     engine: Engine = "local",
     output: Output = None,
     address: Address = None,
@@ -90,20 +108,69 @@ def predict(
     """Read the digit in each picture; exit 1 if some were rejected or could not be read."""
     from edge_mnist.predictor import Predictor
 
-    if as_json and as_jsonl:
-        raise UsageError("--json and --jsonl exclude each other")
-    only_local = {"--jsonl": as_jsonl, "--top-k": top_k, "--show": show, "--save-seen": save_seen}
+    kinds = {"json": as_json, "jsonl": as_jsonl, "csv": as_csv}
+    style = Style(_choose_kind(kinds), top_k, show, save_seen)
+    _refuse_without_effect(style)
+    named = _list_named(pictures or [], from_file, is_null_separated=null)
+    only_local: dict[str, Any] = {"--jsonl": as_jsonl, "--csv": as_csv, "--top-k": top_k}
+    only_local |= {"--show": show, "--save-seen": save_seen}
     if _is_ray(engine, only_local, {"--output": output, "--address": address}):
         settings = {"provider": provider, "threads": threads, "accept_all": accept_all}
-        report = _predict_on_ray(pictures, output or Path(), model, settings, address=address)
+        report = _predict_on_ray([*named], output or Path(), model, settings, address=address)
         _print_job(report, as_json=as_json)
         raise typer.Exit(0 if report.all_ok else 1)
     predictor = Predictor(find_command_model(model), provider, threads, accept_all=accept_all)
-    stdin = sys.stdin.buffer if sys.stdin else None
-    answers = predict_paths(predictor, pictures, recursive=recursive, stdin=stdin)
-    kind = "json" if as_json else "jsonl" if as_jsonl else "table"
-    all_ok = print_answers(predictor, answers, Style(kind, top_k, show, save_seen))
+    answers = predict_paths(predictor, named, recursive=recursive, stdin=sys.stdin.buffer)
+    all_ok = print_answers(predictor, answers, style)
     raise typer.Exit(0 if all_ok else 1)
+
+
+def _choose_kind(kinds: Mapping[str, bool]) -> str:
+    given = [kind for kind, is_given in kinds.items() if is_given]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} exclude each other")
+    return given[0] if given else "table"
+
+
+def _refuse_without_effect(style: Style) -> None:
+    """Refuse options that the style of printing cannot honour."""
+    if style.show and style.kind != "table":
+        raise UsageError(f"--show has no effect with --{style.kind}")
+    if style.top_k and style.kind == "csv":
+        raise UsageError("--top-k has no effect with --csv")
+
+
+def _list_named(
+    pictures: Sequence[str], listing: BinaryIO | None, *, is_null_separated: bool
+) -> Iterator[str]:
+    """Return the paths of the command line, then those of ``--from-file``, lazily."""
+    if is_null_separated and not listing:
+        raise UsageError("--null has no effect without --from-file")
+    if not pictures and not listing:
+        raise UsageError("no pictures; name some, or a list of them with --from-file")
+    if STDIN in pictures and listing and listing.fileno() == 0:
+        raise UsageError("standard input cannot be both a picture and --from-file")
+    listed = read_listing(listing, b"\0" if is_null_separated else b"\n") if listing else ()
+    return itertools.chain(pictures, listed)
+
+
+def read_listing(file: BinaryIO, separator: bytes) -> Iterator[str]:
+    """Yield the paths that a file lists, each as soon as it has been read.
+
+    Args:
+        file: Open binary file.
+        separator: One byte. An empty path between two of them is left out.
+    """
+    rest = b""
+    while chunk := file.readline() if separator == b"\n" else os.read(file.fileno(), LISTING_BYTES):
+        *whole, rest = (rest + chunk).split(separator)
+        yield from filter(None, map(_decode_listed, whole))
+    yield from filter(None, [_decode_listed(rest)])
+
+
+def _decode_listed(name: bytes) -> str:
+    path = os.fsdecode(name.removesuffix(b"\r"))
+    return os.path.join(os.curdir, path) if path == STDIN else path  # a file of that name
 
 
 def predict_paths(
@@ -147,12 +214,10 @@ def expand_paths(
         elif not recursive:
             yield path, "is a folder; add -r to read the pictures in it"
         else:
-            pictures = find_pictures(path)
-            first = next(pictures, None)
-            if first is None:
-                yield path, "no pictures in this folder"
-            else:
-                yield from ((one, None) for one in itertools.chain([first], pictures))
+            found = find_pictures(path)
+            first = next(found, None)
+            yield first or (path, "no pictures in this folder")
+            yield from found
 
 
 def print_answers(
@@ -175,13 +240,16 @@ def print_answers(
             {"path": path, **prediction.to_dict(names, top_k=style.top_k)}
             for path, prediction in watched
         ]
-        print(json.dumps({"schema_version": SCHEMA_VERSION, **about, "items": items}, indent=2))
+        print_json({"schema_version": SCHEMA_VERSION, **about, "items": items})
         return all(item["status"] == "ok" for item in items)
-    sha256 = about["model_sha256"][:12]
-    print(f"model {about['model']} ({sha256}), on {about['provider']}", file=sys.stderr)
+    line = f"model {about['model']} ({about['model_sha256'][:12]}), on {about['provider']}"
+    print(escape(line), file=sys.stderr)
+    if style.kind == "csv":
+        _start_csv()
     n_bad = 0
     for path, prediction in watched:
         _print_answer(path, prediction, names, style)
+        sys.stdout.flush()  # who reads it through a pipe need not wait for the next picture
         n_bad += prediction.status != "ok"
     return n_bad == 0
 
@@ -196,26 +264,43 @@ def _print_answer(
     path: str, prediction: "Prediction", names: tuple[str, ...], style: Style
 ) -> None:
     if style.kind == "jsonl":
-        print(json.dumps({"path": path, **prediction.to_dict(names, top_k=style.top_k)}))
+        item = prediction.to_dict(names, top_k=style.top_k)
+        print(json.dumps({"schema_version": SCHEMA_VERSION, "path": path, **item}))
+    elif style.kind == "csv":
+        _print_csv(path, prediction)
     elif not prediction.error:
-        print(_format_answer(path, prediction, names, style))
+        print(escape(_format_answer(path, prediction, names, style)))
+        if style.show and prediction.image is not None:
+            print(draw_image(prediction.image))
     if prediction.error:
-        print(f"edge-mnist: {path}: {prediction.error}", file=sys.stderr)
+        print(f"edge-mnist: {escape(f'{path}: {prediction.error}')}", file=sys.stderr)
 
 
 def _format_answer(
     path: str, prediction: "Prediction", names: tuple[str, ...], style: Style
 ) -> str:
-    """Return an answer's lines in the table."""
+    """Return an answer's line in the table."""
     line = f"{prediction.name or '-'}  {prediction.confidence or 0:7.2%}  {path}"
     if prediction.reason:
         line += f"  rejected: {prediction.reason}"
     if style.top_k:
         top = prediction.list_top(names, style.top_k)
         line += "  " + ", ".join(f"{one['name']} {one['probability']:.2%}" for one in top)
-    if style.show and prediction.image is not None:
-        line += "\n" + draw_image(prediction.image)
     return line
+
+
+def _start_csv() -> None:
+    """Print the header. The lines end as RFC 4180 says, on every system."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(newline="")
+    csv.writer(sys.stdout).writerow(CSV_COLUMNS)
+
+
+def _print_csv(path: str, prediction: "Prediction") -> None:
+    cells = [path, *(getattr(prediction, name) for name in CSV_COLUMNS[1:])]
+    if sys.stdout.isatty():
+        cells = [escape(cell) if isinstance(cell, str) else cell for cell in cells]
+    csv.writer(sys.stdout).writerow(cells)
 
 
 def _watch(
@@ -241,15 +326,13 @@ def _save_image(folder: Path, number: int, path: str, image: "NDArray[np.uint8]"
     from edge_mnist.files import make_folder, output_errors
 
     make_folder(folder)
-    target = folder / f"{number:05d}-{Path(path).stem or 'stdin'}.png"
+    target = folder / f"{number:05d}-{Path(path).stem[:MAX_STEM] or 'stdin'}.png"
     with output_errors(target):
         Image.fromarray(image).save(target)
 
 
 def _is_ray(engine: str, only_local: Mapping[str, Any], only_ray: Mapping[str, Any]) -> bool:
     """Return whether Ray is to predict; refuse options that have no effect then."""
-    if engine not in ("local", "ray"):
-        raise UsageError(f"no engine named {engine!r}; there are: local, ray")
     foreign = only_local if engine == "ray" else only_ray
     given = [option for option, value in foreign.items() if value]
     if given:
@@ -302,11 +385,11 @@ def _print_progress(n_done: int, n_pictures: int) -> None:
 def _print_job(report: "JobReport", *, as_json: bool) -> None:
     """Print what the output folder of a job holds."""
     if as_json:
-        print(json.dumps(dataclasses.asdict(report), indent=2))
+        print_json(dataclasses.asdict(report))
         return
-    print(f"model {report.model} ({report.model_sha256[:12]})", file=sys.stderr)
+    print(escape(f"model {report.model} ({report.model_sha256[:12]})"), file=sys.stderr)
     counts = ", ".join(f"{n:,} {status}" for status, n in report.statuses.items())
-    print(f"{report.folder}: {report.n_pictures:,} pictures: {counts}")
+    print(escape(f"{report.folder}: {report.n_pictures:,} pictures: {counts}"))
     line = f"{report.n_new:,} predicted by this run, in {report.job_s:.1f} s"
     if report.pictures_per_s:
         line += (

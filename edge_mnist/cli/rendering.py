@@ -3,13 +3,14 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from edge_mnist.validation.timing import SAME_SPEED
+from edge_mnist.model_file import shell_path
 
 if TYPE_CHECKING:
     from edge_mnist.quickstart import QuickstartResult
@@ -84,18 +85,26 @@ def _name_epoch(progress: "TrainingProgress") -> str:
     return f"{fold}epoch {progress.epoch}/{progress.epochs}"
 
 
-def print_training(result: "RunResult | FoldsResult") -> None:
-    """Print what one training or all folds measured."""
+def print_training(result: "RunResult | FoldsResult", *, carried: str = "") -> None:
+    """Print what one training or all folds measured, and what to type next.
+
+    Args:
+        result: Of the training.
+        carried: Options that the next command needs too.
+    """
     from edge_mnist.training.cross_validation import FoldsResult
 
     if isinstance(result, FoldsResult):
         print_folds(result)
+        trained = Path(result.folder) / "fold-1"
     else:
         print_run(result)
+        trained = Path(result.folder or "")
+    say(f"next: edge-mnist export {shell_path(trained)} --quantize{carried}")
 
 
 def print_folds(result: "FoldsResult") -> None:
-    """Print a line for each fold, their mean and standard deviation, and what to type next."""
+    """Print a line for each fold, their mean and standard deviation."""
     table = Table("fold", box=None, pad_edge=False)
     for column in ("validation", "test", "seconds"):
         table.add_column(column, justify="right")
@@ -106,17 +115,18 @@ def print_folds(result: "FoldsResult") -> None:
     table.add_row("std", f"{result.validation_std:.2%}", f"{result.test_std:.2%}")
     OUT.print(f"{result.folder}: recipe {result.recipe.name}, {len(result.folds)} folds")
     OUT.print(table)
-    say(f"next: edge-mnist export {result.folder}/fold-1 --quantize")
 
 
 def print_run(result: "RunResult") -> None:
-    """Print what a training measured, and what to type next."""
+    """Print what a training measured."""
+    threads = f"{result.threads} thread" + "s" * (result.threads != 1)
+    rejected = f", {result.test_rejected:.2%} rejected" if result.test_rejected else ""
     OUT.print(
-        f"{result.folder}: {result.test_accuracy:.2%} of {result.n_test_images:,} test images "
-        f"(validation {result.validation_accuracy:.2%}), {result.n_weights:,} weights, "
-        f"{result.train_s:.0f} s on {result.device}"
+        f"{result.folder}: {result.test_accuracy:.2%} of {result.n_test_images:,} test images"
+        f"{rejected} (validation {result.validation_accuracy:.2%}), {result.n_weights:,} weights, "
+        f"{result.train_s:.0f} s on {result.device}, {threads}",
+        markup=False,
     )
-    say(f"next: edge-mnist export {result.folder} --quantize")
 
 
 def print_validation(report: "ValidationReport") -> None:
@@ -131,6 +141,8 @@ def print_model_report(model: "ModelReport") -> None:
     providers = ", ".join(model.providers)
     OUT.print(f"[bold]{model.path}[/]  {model.size_bytes:,} bytes, on {providers}")
     OUT.print(f"  against {model.reference}", markup=False)
+    if model.data_note:
+        OUT.print(f"  note: {model.data_note}", markup=False, style="yellow")
     table = Table("", "check", "measured", "limit", box=None, pad_edge=False)
     for check in model.checks:
         mark, style = ("ok", None) if check.passed else ("MISSED", "bold red")
@@ -174,7 +186,7 @@ def _print_comparison(comparison: "Float32Comparison") -> None:
         text += f"{comparison.accuracy_lost * 100:.2f} points of accuracy lost, "
         text += f"{comparison.labels_changed} labels changed, "
     OUT.print(f"{text}p50 {comparison.p50_ratio:.2f} times its own, timed in turns")
-    if comparison.p50_ratio > SAME_SPEED:
+    if comparison.slower:
         OUT.print("  [yellow]slower than float32 on this machine: prefer model.onnx[/]")
 
 

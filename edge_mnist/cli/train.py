@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, print_json
+from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, carry_options, print_json
 from edge_mnist.machine import require_package
 
 if TYPE_CHECKING:
@@ -42,6 +42,14 @@ def train(
     ] = None,
     settings: Settings = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of PyTorch; another number gives other weights. "
+            "[env: EDGE_MNIST_THREADS] [default: the fastest in a short measurement]",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue --out, or the newest unfinished run.")
@@ -64,13 +72,20 @@ def train(
     if not resume:
         find_recipe(recipe, **changes)  # a mistake is told before PyTorch's import of seconds
     from edge_mnist.cli import rendering
+    from edge_mnist.session import read_threads
     from edge_mnist.training.cross_validation import cross_validate
     from edge_mnist.training.datasets import load_dataset
-    from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run
+    from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run, read_run_threads
     from edge_mnist.training.run import train as train_network
     from edge_mnist.training.unipen import load_unipen
 
     plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
+    asked, started = read_threads(threads), read_run_threads(folder) if resume and folder else None
+    if asked and started and asked != started:
+        rendering.say(
+            f"note: {folder} was started with {started} threads; with {asked} its weights will "
+            "not be those of a run that was never interrupted"
+        )
     data = load_dataset(plan.dataset, data_dir=data_dir, offline=offline)
     rendering.warn_of_skipped(data.skipped)
     for note in () if quiet else data.notes:
@@ -86,6 +101,7 @@ def train(
             handwriting=handwriting,
             out=folder,
             device=device,
+            threads=asked or "auto",
             resume=resume,
             overwrite=overwrite,
             report=report,
@@ -98,7 +114,8 @@ def train(
     if as_json:
         print_json(dataclasses.asdict(figures))
     else:
-        rendering.print_training(figures)
+        carried = carry_options(data_dir=data_dir, offline=offline)
+        rendering.print_training(figures, carried=carried)
 
 
 def _plot(folder: Path, result: "TrainingRun | FoldsResult", dataset: "Dataset") -> None:

@@ -2,11 +2,20 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from edge_mnist.cli.app import MODEL_HELP, DataDir, Json, MaxAccuracyLost, Offline, app, print_json
+from edge_mnist.cli.app import (
+    MODEL_HELP,
+    DataDir,
+    Json,
+    MaxAccuracyLost,
+    Offline,
+    TestedOn,
+    app,
+    print_json,
+)
 from edge_mnist.errors import UsageError
 from edge_mnist.machine import require_package
 
@@ -29,6 +38,7 @@ def validate(
     ] = None,
     atol: Annotated[float, typer.Option(help="Largest difference of float32 logits.")] = 1e-3,
     max_accuracy_lost: MaxAccuracyLost = 0.001,
+    dataset: TestedOn = None,
     data_dir: DataDir = None,
     offline: Offline = False,
     as_json: Json = False,
@@ -36,33 +46,66 @@ def validate(
     """Check model files against their reference; exit 1 if one misses a limit."""
     if plots and self_test:
         raise UsageError("--plots draws the test set, which a --self-test does not use")
+    if dataset and self_test:
+        raise UsageError("--dataset has no effect with --self-test, which uses golden images only")
     if plots:
         require_package("matplotlib", "train")
     from edge_mnist.cli import rendering
     from edge_mnist.model_file import find_models, read_model
+    from edge_mnist.training.datasets import load_dataset
+    from edge_mnist.validation.c_code import is_code_folder
     from edge_mnist.validation.gate import Limits
     from edge_mnist.validation.validate import load_test_data
     from edge_mnist.validation.validate import validate as validate_models
 
+    folders = [name for name in models or [] if is_code_folder(name)]
+    if folders:
+        _validate_code(models or [], folders, self_test, data_dir, offline, as_json)
     paths = find_models(models, prefer_exports=True)
-    dataset = None
-    if not self_test:
-        dataset = load_test_data(map(read_model, paths), data_dir=data_dir, offline=offline)
+    data = None
+    if dataset:
+        data = load_dataset(dataset, data_dir=data_dir, offline=offline)
+    elif not self_test:
+        data = load_test_data(map(read_model, paths), data_dir=data_dir, offline=offline)
     report = validate_models(
         paths,
-        dataset,
+        data,
         self_test=self_test,
         against=against,
         limits=Limits(atol=atol, accuracy_lost=max_accuracy_lost),
         robustness=robustness,
     )
-    if plots and dataset:
+    if plots and data:
         from edge_mnist.plots.plot import plot_tests
 
-        pictures = plot_tests(paths, dataset, folder=plots)
+        pictures = plot_tests(paths, data, folder=plots)
         rendering.say(f"{len(pictures.paths)} pictures in {plots}")
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
         rendering.print_validation(report)
     raise typer.Exit(0 if report.passed else 1)
+
+
+def _validate_code(
+    names: list[str],
+    folders: list[str],
+    self_test: bool,
+    data_dir: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Validate what ``export --target c`` wrote, and end the command."""
+    from edge_mnist.validation.c_code import validate_code
+
+    if len(folders) != len(names):
+        raise UsageError("C code and model files are validated apart: name one kind")
+    reports = [
+        validate_code(folder, self_test=self_test, data_dir=data_dir, offline=offline)
+        for folder in folders
+    ]
+    if as_json:
+        print_json([dataclasses.asdict(report) for report in reports])
+    else:
+        print("\n".join(report.to_text() for report in reports))
+    raise typer.Exit(0 if all(report.passed for report in reports) else 1)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 from edge_mnist.exporting.golden import draw_golden_images, hash_images
 from edge_mnist.machine import processor_name
 from edge_mnist.model_file import CONTRACT_VERSION, INT8_NAME
-from edge_mnist.training.calibration import Calibration
+from edge_mnist.training.calibration import Calibration, count_least_images
+from edge_mnist.training.datasets import DIGIT_LABELS
 from edge_mnist.training.unipen import CITATION, DOI, LICENCE, NOTICE
 from edge_mnist.validation.robustness import Robustness
 from edge_mnist.validation.timing import Latency
@@ -57,8 +59,8 @@ def describe_model(source: "Source", calibration: Calibration, quantization: str
         about |= describe_origin(source)
     about |= {
         "weights_sha256": source.network.weights_sha256,
-        "dataset": dataset.name,
-        "dataset_sha256": dataset.sha256,
+        "dataset": source.trained_on.name,
+        "dataset_sha256": source.trained_on.sha256,
         "quantization": quantization,
         "temperature": repr(calibration.temperature),
         "rejection_threshold": repr(calibration.rejection_threshold),
@@ -67,6 +69,8 @@ def describe_model(source: "Source", calibration: Calibration, quantization: str
         "tools": json.dumps(tool_versions()),
         "date": datetime.now(UTC).date().isoformat(),
     }
+    if source.trained_on.sha256 != dataset.sha256:
+        about |= {"test_dataset": dataset.name, "test_dataset_sha256": dataset.sha256}
     # The licence of somebody else's network is not known here.
     return about | ({"license": LICENSE} if checkpoint else {})
 
@@ -127,7 +131,8 @@ def make_manifest(
         "recipe": dataclasses.asdict(checkpoint.recipe) if checkpoint else None,
         "epoch": checkpoint.epoch if checkpoint else None,
         "weights_sha256": source.network.weights_sha256,
-        "dataset": {"name": source.dataset.name, "sha256": source.dataset.sha256},
+        "dataset": {"name": source.trained_on.name, "sha256": source.trained_on.sha256},
+        "test_dataset": {"name": source.dataset.name, "sha256": source.dataset.sha256},
         "tools": tool_versions(),
         "machine": {"processor": processor_name(), "cores": os.cpu_count()},
         "license": LICENSE if checkpoint else None,
@@ -179,7 +184,9 @@ def write_card(
     if checkpoint:
         recipe = checkpoint.recipe
         training = f", recipe `{recipe.name}`, seed {recipe.seed}, {checkpoint.epoch} epochs"
-        origin = f"Network `{source.name}`{training}, trained on `{dataset.name}`."
+        origin = f"Network `{source.name}`{training}, trained on `{source.trained_on.name}`."
+        if source.trained_on.sha256 != dataset.sha256:
+            origin += f" Tested on `{dataset.name}`, another data set or one changed since."
     else:
         origin = f"Network `{source.name}`, exported with the data set `{dataset.name}`."
         if source.measured:
@@ -195,19 +202,38 @@ def write_card(
         processor=processor_name(),
         int8_note=CARD_INT8 if any(model.name == INT8_NAME for model in models) else "",
         robustness=describe_robustness(models, robustness),
-        threshold=calibration.rejection_threshold,
-        rejected=describe_rejection(calibration),
+        limits=describe_limits(source, calibration),
         attribution=UNIPEN if checkpoint and checkpoint.recipe.handwriting_share else "",
         licence=f"Licence: {LICENSE}." if checkpoint else "Licence: its author's.",
     )
 
 
-def describe_rejection(calibration: Calibration) -> str:
-    """Return the card's sentence on how many digits the threshold rejects; empty if unknown."""
-    parts = [f"{share:.2%} of {name}'s" for name, share in calibration.rejected_shares.items()]
-    if not parts:
-        return ""
-    return f"Of the validation images that is {' and '.join(parts)}, each a single digit. "
+def describe_limits(source: "Source", calibration: Calibration) -> str:
+    """Return the card's sentences on what the model is for, and on what it rejects."""
+    framing = source.dataset.framing
+    is_sign = framing == "digit" and source.dataset.class_names != DIGIT_LABELS
+    shown, rejected = SUBJECTS["sign" if is_sign else framing]
+    sentences = [f"Made for {shown}. The network gives an answer for any input;"]
+    if not calibration.rejection_threshold:
+        sentences.append(
+            f"`edge-mnist predict` rejects {rejected or 'no picture'}, and no answer for a small "
+            f"confidence: a limit for that needs {count_least_images()} images that the training "
+            "held out. A picture of anything else gets one of the classes for an answer."
+        )
+    else:
+        sentences.append(
+            f"`edge-mnist predict` rejects {rejected + ', and ' if rejected else ''}answers with "
+            f"less confidence than {calibration.rejection_threshold:.3f}."
+        )
+        shares = [f"{share:.2%} of {name}'s" for name, share in calibration.rejected_shares.items()]
+        if shares:
+            sentences.append(
+                f"Of the validation images, each of one of the classes, that is "
+                f"{' and '.join(shares)}."
+            )
+        sentences.append("Some pictures of other things pass all the same.")
+    sentences.append("Not for decisions about people.")
+    return textwrap.fill(" ".join(sentences), 100, break_long_words=False, break_on_hyphens=False)
 
 
 def describe_robustness(models: Sequence[ExportedModel], robustness: Sequence[Robustness]) -> str:
@@ -221,6 +247,31 @@ def describe_robustness(models: Sequence[ExportedModel], robustness: Sequence[Ro
     lines.append(f"| **mean** | {' | '.join(means)} |")
     return "\n".join(lines)
 
+
+# By framing, "sign" for that of digits with other classes: what the model is made for, and which
+# pictures `predict` rejects by what they show.
+SUBJECTS = {
+    "digit": (
+        "one handwritten digit per image, framed as in MNIST (`edge_mnist.picture` does that for a "
+        "picture)",
+        "pictures that are blank or show more than one digit",
+    ),
+    "sign": (
+        "one sign of the classes above per image, framed as MNIST frames a digit "
+        "(`edge_mnist.picture` does that for a picture)",
+        "pictures that are blank or show more than one sign",
+    ),
+    "ink": (
+        "one sign of the classes above per picture, of one part or several (`edge_mnist.picture` "
+        "brings a picture to the input's form)",
+        "blank pictures",
+    ),
+    "whole": (
+        "pictures of the classes above that fill their frame (`edge_mnist.picture` scales them as "
+        "they are)",
+        "",
+    ),
+}
 
 CARD_INT8 = """
 `model.int8.onnx` is statically quantised (QDQ, per channel, 7-bit weights so that processors
@@ -263,10 +314,7 @@ with each corrupted image taken for a picture and brought to MNIST's form first.
 
 ## Limits
 
-Made for one handwritten digit per image, framed as in MNIST (`edge_mnist.picture` does that for a
-picture). The network gives an answer for any input; `edge-mnist predict` rejects pictures that are
-blank or show more than one digit, and answers with less confidence than {threshold:.3f}.
-{rejected}Some letters and drawings pass all the same. Not for decisions about people.
+{limits}
 {attribution}
 {licence}
 """

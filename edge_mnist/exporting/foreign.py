@@ -16,7 +16,14 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 
 from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.exporting.convention import run_batches
-from edge_mnist.exporting.graph import BODY_INPUT, BODY_OUTPUT, OPSET, quiet, strip
+from edge_mnist.exporting.graph import (
+    BODY_INPUT,
+    BODY_OUTPUT,
+    OPSET,
+    quiet,
+    strip,
+    use_global_average_pool,
+)
 from edge_mnist.model_file import MAX_BYTES
 from edge_mnist.session import import_onnxruntime, open_session
 
@@ -174,7 +181,8 @@ def to_body(
     for lifted in [fixed] if fixed else [None, traced]:
         try:
             free = free_batch(model, lifted)
-            body = strip(free) if traced and not lifted else optimise(free)
+            is_optimised = traced and not lifted
+            body = strip(use_global_average_pool(free)) if is_optimised else optimise(free)
             reason = _compare(body, example, expected)
         except Exception as failure:  # onnxruntime's exceptions share no base class of their own
             reason = " ".join(str(failure).split())[:200]

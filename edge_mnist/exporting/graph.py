@@ -36,6 +36,30 @@ ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
 TAIL_OPERATORS = (*ACTIVATIONS, "Log", "Clip", "Flatten", "Reshape", "Squeeze", "Identity")
 
 
+def use_global_average_pool(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace means over the whole height and width by GlobalAveragePool, in place.
+
+    PyTorch's exporter writes AdaptiveAvgPool2d(1) as ReduceMean, which onnxruntime has no 8-bit
+    kernel for; the quantised model would return to float32 there.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.input)
+    }
+    for node in graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+            continue
+        axes = {int(axis) % 4 for axis in numpy_helper.to_array(constants[node.input[1]])}
+        attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        if axes == {2, 3} and ranks.get(node.input[0]) == 4 and attributes.get("keepdims", 1):
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:], node.attribute[:]
+    _drop_unused(graph)
+    return model
+
+
 def fold_temperature(body: onnx.ModelProto, temperature: float) -> float:
     """Divide the weights of a body's last layer by the temperature, where they give the logits.
 

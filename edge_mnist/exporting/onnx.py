@@ -42,10 +42,13 @@ from edge_mnist.model_file import (
     REFERENCE_NAME,
     ModelFile,
     hash_graph,
+    shell_path,
 )
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.calibration import Calibration, Validation, calibrate
 from edge_mnist.training.datasets import Dataset, load_dataset, split_training
+from edge_mnist.training.provenance import TrainingData, record_training_data
+from edge_mnist.training.recipes import Recipe
 from edge_mnist.validation.gate import Limits, Reference
 from edge_mnist.validation.robustness import measure_robustness
 from edge_mnist.validation.validate import (
@@ -95,7 +98,7 @@ class ExportResult:
     @property
     def next_command(self) -> str:
         """A command that uses what was written."""
-        return f"edge-mnist validate {self.folder}"
+        return f"edge-mnist validate {shell_path(self.folder)}"
 
     def to_text(self) -> str:
         """Return a table of the files."""
@@ -118,6 +121,8 @@ class ExportResult:
         if self.convention:
             lines[:0] = self.convention.to_text().splitlines()
         lines.insert(0, f"{what} exported; every file passed the gate")
+        notes = {report.data_note for report in self.validation.models if report.data_note}
+        lines[:0] = [f"note: {note}" for note in sorted(notes)]
         if self.epoch is not None and self.epochs is not None and self.epoch < self.epochs:
             lines.insert(0, f"note: {what} is unfinished, epoch {self.epoch} of {self.epochs}")
         return "\n".join(lines)
@@ -152,6 +157,13 @@ class Source:
     path: Path | None = None
     calibration: Calibration | None = None
     measured: MeasuredConvention | None = None
+
+    @property
+    def trained_on(self) -> TrainingData:
+        """What is recorded of the data set of the training: ``dataset`` for all we know."""
+        if self.checkpoint and self.checkpoint.trained_on.sha256 not in ("", self.dataset.sha256):
+            return self.checkpoint.trained_on
+        return record_training_data(self.dataset)
 
 
 def export(
@@ -189,7 +201,8 @@ def export(
         force: Take what is stated whatever the measurement says.
         loading: Weights, arguments and trust for a source that is a file or ``net.py:Net``.
         temperature: Divides the logits. None takes a checkpoint's, or fits it on the data set's
-            held-out training images (a twelfth of them if no training has split the data set).
+            held-out training images (if no training has split the data set, those that one by
+            the usual recipe would hold out: a twelfth, or a folder's validation part).
         limits: The limits of the gate.
         overwrite: Replace files that no export wrote, too.
         data_dir: See ``load_dataset``.
@@ -200,7 +213,8 @@ def export(
         GateError: A file misses a limit; nothing was written.
         ConventionError: No convention stands out, or the measurement contradicts the stated one.
         ModelError: The network cannot be opened, run or exported; nothing was written.
-        DataError: The data set cannot be had.
+        DataError: The data set cannot be had, or its test part has images that the checkpoint was
+            trained on.
         OutputError: The folder cannot be written, or holds files that no export wrote.
     """
     opened = open_source(
@@ -219,7 +233,12 @@ def export(
     logits = compute_source_logits(opened, opened.dataset.test_images)
     calibration = choose_temperature(opened, temperature)
     logits = logits / np.float32(calibration.temperature)
-    reference = Reference(opened.network.name, opened.dataset.test_images, logits)
+    reference = Reference(
+        opened.network.name,
+        opened.dataset.test_images,
+        logits,
+        image_hashes=opened.trained_on.image_hashes,
+    )
     models = build_models(opened, calibration, quantize=quantize)
     report = validate_files(models, opened.dataset, against=reference, limits=limits or Limits())
     raise_if_missed(report)
@@ -329,7 +348,10 @@ def measure_source(
     stated = convention if isinstance(convention, Statement) else Statement(convention=convention)
     held_out = dataset.held_out
     if held_out is None:
-        held_out = hold_out(dataset.train_labels, HELD_OUT_SHARE)
+        if network.kind == "onnx":  # without PyTorch there is no scikit-learn either
+            held_out = hold_out(dataset.train_labels, HELD_OUT_SHARE)
+        else:
+            _, held_out = split_training(dataset, Recipe(name=""))
     measured = measure_convention(
         network,
         dataset.train_images,
@@ -515,6 +537,8 @@ def make_reference(
     if not source.checkpoint:
         arrays["test_logits"] = test_logits
         arrays["test_images_sha256"] = np.array(hash_images(source.dataset.test_images))
+    if source.trained_on.image_hashes is not None:
+        arrays["image_hashes"] = source.trained_on.image_hashes
     for file in models:
         if file.path.name == INT8_NAME:
             arrays["int8_logits"] = Predictor(file, provider="cpu").compute_logits(images)

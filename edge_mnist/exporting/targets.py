@@ -81,6 +81,7 @@ def _export_onnx(
     *,
     max_accuracy_lost: float | None = None,
     quantize: bool = False,
+    dataset: str | None = None,
     **options: Any,
 ) -> TargetResult:
     if not (source and source.endswith(".onnx")):  # PyTorch is not needed for somebody's ONNX file
@@ -89,8 +90,13 @@ def _export_onnx(
     from edge_mnist.exporting.convention import Statement
     from edge_mnist.exporting.onnx import export
     from edge_mnist.exporting.sources import Loading, parse_arguments
+    from edge_mnist.training.datasets import load_dataset
     from edge_mnist.validation.gate import Limits
 
+    data = None
+    if dataset is not None:
+        data_dir, offline = options.get("data_dir"), options.get("offline", False)
+        data = load_dataset(dataset, data_dir=data_dir, offline=offline)
     if "network_args" in options:
         options["network_args"] = parse_arguments(options["network_args"])
     loading = Loading(**_take(options, Loading))
@@ -99,6 +105,7 @@ def _export_onnx(
     command = "edge-mnist export" + " --quantize" * quantize
     return export(
         source,
+        data,
         folder=folder,
         quantize=quantize,
         limits=limits,
@@ -141,10 +148,16 @@ def _export_triton(
     return export_triton(paths, folder, overwrite=overwrite)
 
 
+def _export_c(source: str | None, folder: Path, **options: Any) -> TargetResult:
+    from edge_mnist.exporting.c import export_c
+
+    return export_c(source, folder, **options)
+
+
 _NETWORK_OPTIONS = {"weights", "network_args", "trust_pickle", "force"}
 _NETWORK_OPTIONS |= {"layout", "input_scale", "mean", "std", "inverted"}
 _CHECKPOINT_OPTIONS = frozenset(
-    {"quantize", "max_accuracy_lost", "data_dir", "offline", *_NETWORK_OPTIONS}
+    {"dataset", "quantize", "max_accuracy_lost", "data_dir", "offline", *_NETWORK_OPTIONS}
 )
 TARGETS = (
     Target("onnx", "model files", "exports", _CHECKPOINT_OPTIONS, _export_onnx),
@@ -152,5 +165,6 @@ TARGETS = (
     Target(
         "triton", "a repository for NVIDIA Triton", "triton", _CHECKPOINT_OPTIONS, _export_triton
     ),
+    Target("c", "C99 for microcontrollers", "c", frozenset({"optimize"}), _export_c),
 )
 FORMER_NAMES = {"onnx": "files"}

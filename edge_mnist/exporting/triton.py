@@ -22,6 +22,7 @@ from edge_mnist.model_file import (
     locate,
     name_model,
     read_model,
+    shell_path,
 )
 
 CONFIG_NAME, LABELS_NAME, MODEL_NAME = "config.pbtxt", "labels.txt", "1/model.onnx"
@@ -58,7 +59,7 @@ class TritonResult:
     @property
     def next_command(self) -> str:
         """A command that serves the repository."""
-        return f"tritonserver --model-repository {Path(self.repository).resolve()}"
+        return f"tritonserver --model-repository {shell_path(Path(self.repository).resolve())}"
 
     def to_text(self) -> str:
         """Return a line for each model."""

@@ -23,6 +23,7 @@ from edge_mnist.model_file import (
     check_contract,
     find_model,
     read_model,
+    shell_path,
 )
 
 PAGE = Path(__file__).parents[1] / "web"
@@ -70,7 +71,7 @@ class WebResult:
     @property
     def next_command(self) -> str:
         """A command that shows the page."""
-        return f"python3 -m http.server -d {self.folder} -b 127.0.0.1 8000"
+        return f"python3 -m http.server -d {shell_path(self.folder)} -b 127.0.0.1 8000"
 
     def to_text(self) -> str:
         """Return a line on what was written."""

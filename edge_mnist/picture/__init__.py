@@ -1,7 +1,7 @@
 """From any picture to the model's input, with NumPy and Pillow alone.
 
-``read_picture`` decodes (``decode``), finds the digit's ink (``digit``), and brings it to the form
-of an MNIST image (``frame``).
+``read_picture`` decodes (``decode``, ``array``), finds the digit's ink (``digit``), and brings it
+to the form of an MNIST image (``frame``).
 """
 
 from dataclasses import dataclass
@@ -33,8 +33,9 @@ def read_picture(picture: Picture, *, framing: str = "digit") -> ModelInput:
     """Turn a picture of one digit into the model's input.
 
     Args:
-        picture: A path, the bytes of a file, an open binary file, a PIL image, or an array of
-            H x W or H x W x 1/3/4: uint8, uint16, bool, or float in 0..1.
+        picture: A path, the bytes of a file, an open binary file, a PIL image, or an array, tensor
+            or nested lists of H x W, H x W x 1/3/4 or 1/3/4 x H x W: integers in 0..255, uint16 in
+            0..65535, bool, or float in 0..1.
         framing: ``digit`` finds the ink and frames it as MNIST does. ``ink`` takes all the ink of
             the picture, for classes of one's own, whose signs may have several parts. ``whole``
             scales the picture as it is, for data sets whose images fill their frame, such as

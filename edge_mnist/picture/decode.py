@@ -9,15 +9,18 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from edge_mnist.errors import PictureError
+from edge_mnist.picture.array import to_array, to_image
 
-Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
+File = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+# Besides arrays, whatever NumPy takes for one: nested lists, a tensor of PyTorch on the CPU.
+Picture = File | Image.Image | ArrayLike
 
 # The Pillow plugins that may open a file, by name, so that Pillow never tries any other one.
 PLUGINS = ("Png", "Jpeg", "WebP", "Bmp", "Gif", "Tiff", "Ppm")
@@ -47,8 +50,9 @@ def to_grey(picture: Picture) -> NDArray[np.uint8]:
     """Decode any picture to grey levels, upright, transparency composited onto a background.
 
     Args:
-        picture: A path, the bytes of a file, an open binary file, a PIL image, or an array of
-            H x W or H x W x 1/3/4: uint8, uint16, bool, or float in 0..1.
+        picture: A path, the bytes of a file, an open binary file, a PIL image, or an array, tensor
+            or nested lists of H x W, H x W x 1/3/4 or 1/3/4 x H x W: integers in 0..255, uint16 in
+            0..65535, bool, or float in 0..1.
 
     Returns:
         Grey levels, shape (H, W), uint8. A picture of 4 * ``TARGET_PIXELS`` or more is downscaled,
@@ -57,14 +61,11 @@ def to_grey(picture: Picture) -> NDArray[np.uint8]:
     Raises:
         PictureError: The picture cannot be read.
     """
-    if isinstance(picture, np.ndarray):
-        if picture.dtype == np.uint8 and picture.ndim == 2 and picture.size:
-            return picture
-        image = _from_array(picture)
-    elif isinstance(picture, Image.Image):
-        image = picture
-    else:
-        image = _decode(_read_bytes(picture))
+    if isinstance(picture, np.ndarray) and (picture.dtype, picture.ndim) == (np.uint8, 2):
+        if not picture.size:
+            raise PictureError(f"expected pixels, got an empty array {picture.shape}")
+        return picture
+    image = _open_image(picture)
     if not (image.width and image.height):
         raise PictureError(f"{image.width} x {image.height} pixels: the picture is empty")
     image = _downscale_upright(image)
@@ -107,26 +108,56 @@ def count_pixels(data: bytes) -> int:
     return image.width * image.height
 
 
-def find_pictures(folder: str, suffixes: frozenset[str] = SUFFIXES) -> Iterator[str]:
-    """Yield the paths of all pictures below a folder, by their suffix, in order of their names.
+def find_pictures(
+    folder: str, suffixes: frozenset[str] = SUFFIXES
+) -> Iterator[tuple[str, str | None]]:
+    """Find all pictures below a folder, by their suffix, in order of their names.
 
-    Symbolic links are not followed, and a folder that cannot be read counts as empty.
+    Symbolic links are not followed.
+
+    Yields:
+        A picture's path with None; or a path with the reason why it is left out: a folder that
+        cannot be read, or what is named like a picture and is no regular file, such as a FIFO,
+        which would be waited for.
     """
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
+    pending: list[os.DirEntry[str]] = []
+    yield from _scan_folder(folder, pending)
+    while pending:  # no recursion: folders may be nested deeper than Python calls
+        entry = pending.pop()
         if entry.is_dir(follow_symlinks=False):
-            yield from find_pictures(entry.path, suffixes)
-        elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in suffixes:
-            yield entry.path
+            yield from _scan_folder(entry.path, pending)
+        elif not entry.is_symlink() and Path(entry.name).suffix.lower() in suffixes:
+            is_file = entry.is_file(follow_symlinks=False)
+            yield entry.path, None if is_file else "left out: not a regular file"
 
 
-def _read_bytes(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
+def _scan_folder(folder: str, pending: list[os.DirEntry[str]]) -> Iterator[tuple[str, str]]:
+    """Add a folder's entries to a stack, the first on top; yield it if it cannot be read."""
     try:
-        if isinstance(source, bytes):
-            data = source
+        with os.scandir(folder) as entries:
+            pending += sorted(entries, key=lambda entry: entry.name, reverse=True)
+    except OSError as error:
+        yield folder, f"cannot read this folder: {error.strerror}"
+
+
+def _open_image(picture: Picture) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture
+    return _decode(_read_bytes(picture)) if _is_file(picture) else to_image(to_array(picture))
+
+
+def _is_file(picture: Picture) -> TypeGuard[File]:
+    """Return whether a picture is a file, or the bytes of one, and not an array."""
+    if isinstance(picture, memoryview):
+        return picture.ndim == 1
+    is_named = isinstance(picture, str | os.PathLike | bytes | bytearray)
+    return is_named or hasattr(picture, "read")
+
+
+def _read_bytes(source: File) -> bytes:
+    try:
+        if isinstance(source, bytes | bytearray | memoryview):
+            data = bytes(source)
         elif isinstance(source, str | os.PathLike):
             with open(source, "rb") as file:
                 size_bytes = os.fstat(file.fileno()).st_size  # 0 for a pipe
@@ -135,6 +166,10 @@ def _read_bytes(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
             data = source.read(MAX_BYTES + 1)
     except OSError as error:
         raise PictureError(error.strerror or str(error)) from error
+    except ValueError as error:  # the file is closed, or its name holds a null character
+        raise PictureError(str(error)) from error
+    if not isinstance(data, bytes):
+        raise PictureError(f"expected a file opened in binary mode, got {type(data).__name__}")
     if not data:
         raise PictureError("the file is empty")
     if len(data) > MAX_BYTES:
@@ -178,30 +213,6 @@ def _bytes_per_pixel(image: Image.Image) -> int:
         return WEBP_BYTES_PER_PIXEL
     n_copies = 2 if image.format == "TIFF" else 1  # Pillow itself transposes a TIFF
     return n_copies * BYTES_PER_PIXEL.get(image.mode, 4)
-
-
-def _from_array(array: NDArray[Any]) -> Image.Image:
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    is_grey, is_color = array.ndim == 2, array.ndim == 3 and array.shape[2] in (3, 4)
-    if not (is_grey or is_color) or not array.size:
-        raise PictureError(f"expected an array of H x W or H x W x 1/3/4, got {array.shape}")
-    return Image.fromarray(np.ascontiguousarray(_to_uint8(array)))
-
-
-def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.uint16:
-        return (array >> 8).astype(np.uint8)
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype.kind != "f":
-        raise PictureError(f"expected uint8, uint16, bool or float in 0..1, got {array.dtype}")
-    low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        raise PictureError(f"expected float values in 0..1, got {low:g} .. {high:g}")
-    return np.round(array * 255).astype(np.uint8)
 
 
 def _downscale_upright(image: Image.Image) -> Image.Image:

@@ -128,7 +128,8 @@ def _list_input(name: str, folder: Path) -> Iterator[str]:
         return
     if folder.resolve().is_relative_to(path.resolve()):
         raise UsageError(f"--output {folder} lies in {name}: it would be read as input")
-    found = find_pictures(str(path), SUFFIXES | {TABLE_SUFFIX})
+    listed = find_pictures(str(path), SUFFIXES | {TABLE_SUFFIX})
+    found = (one for one, left_out in listed if not left_out)
     first = next(found, None)
     if first is None:
         raise DataError(f"no pictures in {name}")

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,7 +19,6 @@ from pydantic import BaseModel
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -29,9 +28,9 @@ from edge_mnist.model_file import name_model
 from edge_mnist.picture import read_picture
 from edge_mnist.predictor import Predictor
 from edge_mnist.serving import kserve
-from edge_mnist.serving.engine import SMALL_BYTES, Engine
+from edge_mnist.serving.engine import Engine
 from edge_mnist.serving.metrics import Metrics
-from edge_mnist.serving.middleware import AccessLog, Gate, Recorder, make_error
+from edge_mnist.serving.middleware import AccessLog, RequestMiddleware, make_error
 from edge_mnist.serving.settings import Settings
 
 SCHEMA_VERSION = 1
@@ -41,20 +40,9 @@ HERE = Path(__file__).parent
 FOLDERS = (HERE.parent / "web", HERE / "docs")
 # The page loads its backend under one name; `export --target web` writes another one under it.
 PATHS = {"index.html": "/", "docs.html": "/docs", "backend_server.js": "/backend.js"}
-NOT_SERVED = ("backend_web.js",)
+NOT_SERVED = ("backend_web.js", "picture_worker.js")
 EXAMPLE = HERE / "docs" / "example.png"
 HEALTH = ("/healthz", "/v2/health/live", "/v2/health/ready")
-# A page loads its own files, asks its own server, and shows pictures that it made itself.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-PAGE_HEADERS = {
-    "content-security-policy": POLICY,
-    "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
 STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
 PREDICT = "/predict"
 TOP_K = Query(ge=1, le=999, description="List the likeliest classes of each picture.")
@@ -67,7 +55,6 @@ PREDICT_BODIES = {
         "schema": {"type": "object", "properties": FORM, "required": ["picture"]}
     },
 }
-Result = TypeVar("Result")
 
 
 class Error(BaseModel):
@@ -127,7 +114,11 @@ def make_app(settings: Settings) -> ASGIApp:
             await api(scope, receive, send)
 
     open_paths = frozenset((*(route.path for route in files), *HEALTH, "/openapi.json"))
-    app: ASGIApp = Gate(dispatch, settings, open_paths=open_paths)
+    names = {"name": name_model(predictor.info), "version": kserve.VERSION}
+    described = frozenset(path.format(**names) for path in api.openapi()["paths"])
+    app: ASGIApp = RequestMiddleware(
+        dispatch, settings, metrics, log, open_paths=open_paths, routes=open_paths | described
+    )
     if settings.allow_origins:
         app = CORSMiddleware(
             app,
@@ -136,17 +127,15 @@ def make_app(settings: Settings) -> ASGIApp:
             allow_headers=["content-type", "authorization", "x-api-key", kserve.HEADER_LENGTH],
             expose_headers=["server-timing", kserve.HEADER_LENGTH],
         )
-    names = {"name": name_model(predictor.info), "version": kserve.VERSION}
-    described = frozenset(path.format(**names) for path in api.openapi()["paths"])
-    return Recorder(app, metrics, log, routes=open_paths | described)
+    return app
 
 
 def _make_file_route(file: Path) -> Route:
     """Make the route of a file of the page or the documentation, held in memory."""
-    content, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0]
+    response = Response(file.read_bytes(), media_type=mimetypes.guess_type(file.name)[0])
 
     async def send_file(_: Request) -> Response:
-        return Response(content, media_type=kind, headers=PAGE_HEADERS)
+        return response
 
     return Route(PATHS.get(file.name, f"/{file.name}"), send_file)
 
@@ -213,7 +202,7 @@ def _make_predict(
     """Make the endpoint of ``POST /predict``."""
     names = engine.predictor.info.class_names
     encode = json.JSONEncoder(separators=(",", ":")).encode
-    head = encode({"schema_version": SCHEMA_VERSION, **_describe_model(engine)})[:-1]
+    about = {"schema_version": SCHEMA_VERSION, **_describe_model(engine)}
 
     async def predict(
         request: Request,
@@ -228,21 +217,17 @@ def _make_predict(
         started = time.perf_counter()
         uploads = await _read_uploads(request, engine, settings.max_pictures)
         request.state.n_pictures = len(uploads)
-        contents = [content for _, content in uploads]
-        reading = engine.predict(contents)
-        if any(len(content) > SMALL_BYTES for content in contents):
-            reading = _while_connected(request, reading)
+        predictions = await engine.predict([content for _, content in uploads])
         items = []
-        for (name, _), prediction in zip(uploads, await reading, strict=True):
+        for (name, _), prediction in zip(uploads, predictions, strict=True):
             metrics.count_picture(prediction.status)
             known = {"path": name, **prediction.to_dict(names, top_k=top_k)}
             if seen and prediction.image is not None:
                 known["seen"] = base64.b64encode(prediction.image.tobytes()).decode()
-            items.append(encode(known))
-        body = f'{head},"items":[{",".join(items)}]}}'
+            items.append(known)
         spent_ms = (time.perf_counter() - started) * 1000
         headers = {"server-timing": f"predict;dur={spent_ms:.2f}"}
-        return Response(body, media_type="application/json", headers=headers)
+        return Response(encode(about | {"items": items}), 200, headers, "application/json")
 
     return predict
 
@@ -250,7 +235,7 @@ def _make_predict(
 async def _read_uploads(request: Request, engine: Engine, most: int) -> list[tuple[str, bytes]]:
     """Return name and content of each picture in a request."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
-    body = await request.body()
+    body: bytes = request.state.body
     if kind == b"multipart/form-data":
         split = partial(_split_form, body, options.get(b"boundary", b""), most)
         uploads = split() if len(body) < SMALL_FORM_BYTES else await engine.run(split)
@@ -281,20 +266,6 @@ def _split_form(body: bytes, boundary: bytes, most: int) -> list[tuple[str, byte
             if line.lower().startswith(b"content-disposition:") and b"filename" in options:
                 uploads.append((options[b"filename"].decode(errors="replace") or RAW_NAME, content))
     return uploads
-
-
-async def _while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """Await some work, and cancel it if the client hangs up."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(request.receive())  # after the body comes only the hanging up
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
 
 
 def _describe_model(engine: Engine) -> dict[str, str]:

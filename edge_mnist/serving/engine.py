@@ -1,34 +1,36 @@
-"""The batching engine: pictures of all requests of one process, read and classified in threads.
+"""The engine of one process: reads and classifies the pictures of all requests.
 
-The event loop decodes no picture and runs no network for a request, so it answers a health check
-within milliseconds whatever is read meanwhile. Small pictures share one thread: those that arrive
-while it is busy become its next batch, which divides the cost of handing work to a thread and back;
-no picture waits for a batch to fill. Large ones have threads of their own, else a small picture
-would wait behind a photo.
+A picture that has the form of an MNIST image already takes a tenth of a millisecond, less than
+handing it to a thread and back, so it is read on the event loop; those that arrive together are
+classified as one batch. All others are read in threads, so that a health check is answered within
+milliseconds whatever is read meanwhile: small ones in one thread, large ones in others, else a
+small picture would wait behind a photo.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
-from edge_mnist.picture.decode import count_pixels
+from edge_mnist.errors import PictureError
+from edge_mnist.picture import ModelInput
+from edge_mnist.picture.decode import Picture, count_pixels, to_grey
+from edge_mnist.picture.digit import find_mnist_image
 from edge_mnist.predictor import Prediction, Predictor
 from edge_mnist.serving.metrics import Metrics
 from edge_mnist.serving.settings import Settings
 
 SMALL_PIXELS = 28 * 28
 SMALL_BYTES = 4096  # a larger file may hold thousands of chunks in front of its header
-BATCH_PICTURES = 16
+LOOP_BYTES = 1024  # a larger file may inflate to more than a megabyte
+LOOP_BATCH = 8  # on the event loop: a millisecond at most
 
 Result = TypeVar("Result")
-Answer = asyncio.Future[Prediction]
 
 
 class Engine:
@@ -48,8 +50,9 @@ class Engine:
         self._settings = settings
         self._metrics = metrics
         self._n_waiting = 0
-        self._pending: deque[tuple[bytes, Answer]] = deque()
-        self._batches: asyncio.Task[None] | None = None
+        is_framed = predictor.info.framing != "whole"  # else no form is looked for
+        self._loop_pixels = min(SMALL_PIXELS, settings.max_pixels) if is_framed else -1
+        self._pending: list[tuple[ModelInput, asyncio.Future[Prediction]]] = []
         self._small = ThreadPoolExecutor(1, thread_name_prefix="small")
         self._large = ThreadPoolExecutor(threads, thread_name_prefix="large")
 
@@ -61,79 +64,90 @@ class Engine:
 
     async def predict(self, pictures: Sequence[bytes]) -> list[Prediction]:
         """Read the digits in the pictures of one request, each the content of a file."""
+        if len(pictures) == 1 and self._is_tiny(pictures[0]):
+            return [await self._predict_tiny(pictures[0])]
         async with self._admit(len(pictures)):
-            is_small = all(len(one) <= SMALL_BYTES for one in pictures)
-            counts = _count_each(pictures) if is_small else await self.run(_count_each, pictures)
+            are_small = all(len(one) <= SMALL_BYTES for one in pictures)
+            pool = self._small if are_small else self._large
+            counts: list[int] = await self.run(list, map(count_pixels, pictures), pool=pool)
             if sum(counts) > self._settings.max_pixels:
                 raise HTTPException(413, f"more than {self._settings.max_pixels:,} pixels")
-            answers = [
-                self._read_small(one)
-                if count <= SMALL_PIXELS and len(one) <= SMALL_BYTES
-                else self._read_large(one)
-                for one, count in zip(pictures, counts, strict=True)
-            ]
-            return [await answers[0]] if len(answers) == 1 else await asyncio.gather(*answers)
+            if are_small and max(counts) <= SMALL_PIXELS:
+                return await self._predict_small(pictures)
+            predict = self.predictor.predict_batch
+            answers = await asyncio.gather(*(self.run(predict, [one]) for one in pictures))
+            return [answer for (answer,) in answers]
 
     async def classify(
         self, images: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return logits and probabilities of images, shape (N, 28, 28), from one run."""
         async with self._admit(len(images)):
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._small, self.predictor.compute_outputs, images)
+            return await self.run(self.predictor.compute_outputs, images, pool=self._small)
 
-    async def run(self, function: Callable[..., Result], *args: object) -> Result:
+    async def run(
+        self,
+        function: Callable[..., Result],
+        *args: object,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> Result:
         """Run a function that may take more than a millisecond in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._large, function, *args)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool or self._large, function, *args)
 
     @asynccontextmanager
     async def _admit(self, n_pictures: int) -> AsyncIterator[None]:
+        """Count pictures as waiting, and limit how many wait and for how long."""
+        limit_s = self._settings.timeout_s
         if self._n_waiting + n_pictures > self._settings.max_queue:
             raise HTTPException(429, f"more than {self._settings.max_queue} pictures wait already")
         self._n_waiting += n_pictures
         self._metrics.waiting.set(self._n_waiting)
         try:
-            yield
+            async with asyncio.timeout(limit_s):
+                yield
+        except TimeoutError:
+            raise HTTPException(503, f"the answer took longer than {limit_s:g} s") from None
         finally:
             self._n_waiting -= n_pictures
             self._metrics.waiting.set(self._n_waiting)
 
-    def _read_large(self, picture: bytes) -> Answer:
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._large, _read_one, self.predictor, picture)
+    def _is_tiny(self, picture: bytes) -> bool:
+        return len(picture) <= LOOP_BYTES and count_pixels(picture) <= self._loop_pixels
 
-    def _read_small(self, picture: bytes) -> Answer:
-        answer: Answer = asyncio.get_running_loop().create_future()
-        self._pending.append((picture, answer))
-        if self._batches is None:  # a task starts after all that this turn of the loop brings
-            self._batches = asyncio.create_task(self._run_batches())
+    async def _predict_tiny(self, picture: bytes) -> Prediction:
+        found: Picture = picture
+        with suppress(PictureError):  # the thread makes an answer of it
+            found = grey = to_grey(picture)
+            image = find_mnist_image(grey)
+            if image is not None:
+                return await self._classify_soon(ModelInput(image))
+        async with self._admit(1):
+            return (await self._predict_small([found]))[0]
+
+    async def _predict_small(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        self._metrics.batches.observe(len(pictures))
+        return await self.run(self.predictor.predict_batch, pictures, pool=self._small)
+
+    def _classify_soon(self, model_input: ModelInput) -> asyncio.Future[Prediction]:
+        loop = asyncio.get_running_loop()
+        if not self._pending:
+            loop.call_soon(self._classify_pending)  # after all that this turn of the loop brings
+        answer: asyncio.Future[Prediction] = loop.create_future()
+        self._pending.append((model_input, answer))
         return answer
 
-    async def _run_batches(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._pending:
-            n_now = min(len(self._pending), BATCH_PICTURES)
-            batch = [self._pending.popleft() for _ in range(n_now)]
-            batch = [pair for pair in batch if not pair[1].done()]  # its request was cancelled
-            self._metrics.batches.observe(len(batch))
-            try:
-                pictures = [picture for picture, _ in batch]
-                predict = self.predictor.predict_batch
-                predictions = await loop.run_in_executor(self._small, predict, pictures)
-            except Exception as error:  # must reach those who wait
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(error)
-                continue
-            for (_, answer), prediction in zip(batch, predictions, strict=True):
-                if not answer.done():
-                    answer.set_result(prediction)
-        self._batches = None
-
-
-def _count_each(pictures: Sequence[bytes]) -> list[int]:
-    return list(map(count_pixels, pictures))
-
-
-def _read_one(predictor: Predictor, picture: bytes) -> Prediction:
-    return predictor.predict_batch([picture])[0]
+    def _classify_pending(self) -> None:
+        batch, self._pending = self._pending[:LOOP_BATCH], self._pending[LOOP_BATCH:]
+        if self._pending:
+            asyncio.get_running_loop().call_soon(self._classify_pending)
+        self._metrics.batches.observe(len(batch))
+        inputs, answers = zip(*batch, strict=True)
+        try:
+            predictions = self.predictor.predict_inputs(inputs)
+        except Exception as error:  # must reach those who wait
+            for answer in answers:
+                answer.cancelled() or answer.set_exception(error)
+            return
+        for answer, prediction in zip(answers, predictions, strict=True):
+            answer.cancelled() or answer.set_result(prediction)

@@ -6,13 +6,14 @@ model_configuration, model_repository and statistics.
 
 import json
 import math
+import re
 import time
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, Path, Request, Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from edge_mnist.model_file import OUTPUTS, name_model
@@ -24,10 +25,16 @@ VERSION = "1"  # as in the repository that `export --target triton` writes
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 HEADER_LENGTH = "inference-header-content-length"
 SIDE_PX = 28
-JSON_PIXEL_BYTES = 8  # "255, " and room for white space
+JSON_PIXEL_BYTES = 8  # "255, " and white space
 HEAD_BYTES = 4096
-LEVELS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}}
 STAGES = ("success", "fail", "compute_infer")
+
+# JSON has one kind of number: 7.0 is 7. A body may hold many errors, and one of them is told.
+Level = Annotated[float, Field(strict=True, ge=0, le=255, multiple_of=1)]
+Side = Field(min_length=SIDE_PX, max_length=SIDE_PX, fail_fast=True)
+Image = Annotated[list[Annotated[list[Level], Side]], Side]
+Flat = Annotated[list[Level], Field(fail_fast=True)]
+Nested = Annotated[list[Image], Field(fail_fast=True)]
 
 
 class Parameters(BaseModel):
@@ -47,7 +54,7 @@ class InferInput(BaseModel):
     shape: tuple[Annotated[int, Field(ge=1)], Literal[28], Literal[28]]
     datatype: Literal["UINT8"]
     parameters: Parameters = Parameters()
-    data: Annotated[list[Any], WithJsonSchema(LEVELS)] | None = None
+    data: Flat | Nested | None = None
 
 
 class InferOutput(BaseModel):
@@ -77,9 +84,7 @@ def parse_infer(
         max_images: How many images there may be.
     """
     length = header_length or str(len(body))
-    if not (
-        length.isascii() and length.isdigit() and len(length) < 10 and int(length) <= len(body)
-    ):
+    if not re.fullmatch("[0-9]{1,9}", length) or int(length) > len(body):
         raise HTTPException(400, f"{HEADER_LENGTH}: expected a number up to {len(body)}")
     head, binary = body[: int(length)], body[int(length) :]
     try:
@@ -93,30 +98,12 @@ def parse_infer(
         raise HTTPException(413, f"expected at most {max_images} images, got {given.shape[0]}")
     if (given.parameters.binary_data_size or 0) != len(binary):
         raise HTTPException(409, f"binary_data_size: {len(binary)} bytes follow the JSON")
-    if given.data is not None and not binary:
-        levels = read_levels(given.data)
-    elif given.data is None and binary:
-        levels = np.frombuffer(binary, np.uint8)
-    else:
+    if (given.data is None) != bool(binary):
         raise HTTPException(409, "expected either data or binary_data_size")
+    levels = np.frombuffer(binary, np.uint8) if binary else np.array(given.data, np.uint8)
     if levels.size != math.prod(given.shape):
         raise HTTPException(409, f"shape {list(given.shape)} does not hold {levels.size} values")
     return request, levels.reshape(given.shape)
-
-
-def read_levels(data: list[Any]) -> NDArray[np.uint8]:
-    """Return the levels of images that are nested, [N][28][28], or flat already; shape (M,)."""
-    for _ in range(2):
-        if data and all(type(part) is list and len(part) == SIDE_PX for part in data):
-            data = [value for part in data for value in part]
-    if set(map(type, data)) <= {int, float}:  # a bool is neither
-        try:
-            levels = np.array(data, np.float64)  # JSON has one kind of number: 7.0 is 7
-        except OverflowError:  # an integer beyond the largest float
-            levels = np.array([math.inf])
-        if (levels == np.clip(np.rint(levels), 0, 255)).all():
-            return levels.astype(np.uint8)
-    raise HTTPException(422, "data: expected whole numbers from 0 to 255, flat or as shape says")
 
 
 def encode_infer(
@@ -274,7 +261,7 @@ class KServe:
         stage = self._metrics.infer.labels
         started, outcome = time.perf_counter(), "fail"
         try:
-            body = await request.body()
+            body: bytes = request.state.body
             if len(body) > self._max_bytes:
                 raise HTTPException(413, f"the body is larger than {self._max_bytes:,} bytes")
             length, most = request.headers.get(HEADER_LENGTH), self._settings.max_pictures

@@ -29,7 +29,6 @@ CLIENT_GONE = 499  # in log and counts only, as nginx writes it: nobody reads th
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 FLUSH_S = 0.2
 MAX_LINES = 20_000
-ADDRESS = "an IP address"
 RETRY = {"retry-after": "1"}
 ERROR_HEADERS = {401: {"www-authenticate": "Bearer"}, 429: RETRY, 503: RETRY}
 Headers = Mapping[bytes, bytes]
@@ -66,17 +65,28 @@ class AccessLog:
             sys.stderr.flush()
 
 
-class Recorder:
-    """Logs and counts every request, and answers 500 where the app raised."""
+class RequestMiddleware:
+    """Refuses requests, reads the bodies of the others, logs and counts all of them.
+
+    Endpoints find the body in ``request.state.body``, and may set ``request.state.n_pictures``.
+    """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, log: AccessLog, *, routes: frozenset[str]
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        log: AccessLog,
+        *,
+        open_paths: frozenset[str],
+        routes: frozenset[str],
     ) -> None:
-        """Wrap an app that has some routes."""
-        self._app, self._metrics, self._log, self._routes = app, metrics, log, routes
+        """Wrap an app that has some routes, of which open paths need no key."""
+        self._app, self._settings, self._metrics, self._log = app, settings, metrics, log
+        self._open_paths, self._routes = open_paths, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -87,16 +97,15 @@ class Recorder:
             nonlocal status, n_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = message["headers"] = list(message["headers"])
-                headers.append((b"x-content-type-options", b"nosniff"))
-                if not any(name == b"cache-control" for name, _ in headers):
-                    headers.append((b"cache-control", b"no-store"))
             else:
                 n_bytes += len(message.get("body", b""))
             await send(message)
 
         try:
+            await self._admit(scope, receive)
             await self._app(scope, receive, watch)
+        except HTTPException as error:
+            await make_error(error.status_code, error.detail)(scope, receive, watch)
         except ClientDisconnect:
             status = CLIENT_GONE
         except Exception:
@@ -104,6 +113,22 @@ class Recorder:
             if not status:
                 await make_error(500, "the server failed; its log says why")(scope, receive, watch)
         self._record(scope, status, time.perf_counter() - started, n_bytes)
+
+    async def _admit(self, scope: Scope, receive: Receive) -> None:
+        headers, settings = dict(scope["headers"]), self._settings
+        _check_host(headers, settings.allow_hosts)
+        if settings.key and scope["path"] not in self._open_paths:
+            _check_key(headers, settings.key.encode())
+        if scope["method"] in SAFE_METHODS:
+            return
+        _check_origin(headers, settings.allow_origins)
+        _check_body(headers, settings.max_bytes)
+        try:
+            async with asyncio.timeout(settings.timeout_s):
+                scope["state"]["body"] = await _read_body(receive, settings.max_bytes)
+        except TimeoutError:
+            reason = f"the body took longer than {settings.timeout_s:g} s"
+            raise HTTPException(408, reason) from None
 
     def _record(self, scope: Scope, status: int, seconds: float, n_bytes: int) -> None:
         path = scope["path"]  # a label for each path that somebody tries would fill the memory
@@ -114,64 +139,22 @@ class Recorder:
             f'"method": "{scope["method"]}", "path": {json.dumps(path)}, "status": {status}, '
             f'"ms": {seconds * 1000:.2f}, "bytes_out": {n_bytes}'
         )
-        n_pictures = scope.get("state", {}).get("n_pictures")
+        n_pictures = scope["state"].get("n_pictures")
         self._log.add(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
 
 
-class Gate:
-    """Refuses requests that may not be answered, and limits the bytes and seconds of the others."""
-
-    def __init__(self, app: ASGIApp, settings: Settings, *, open_paths: frozenset[str]) -> None:
-        """Wrap an app; open paths need no key."""
-        self._app, self._settings, self._open_paths = app, settings, open_paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers, settings = dict(scope["headers"]), self._settings
-        try:
-            _check_host(headers, settings.allow_hosts)
-            if settings.key and scope["path"] not in self._open_paths:
-                _check_key(headers, settings.key.encode())
-            if scope["method"] in SAFE_METHODS:
-                await self._app(scope, receive, send)
-                return
-            _check_origin(headers, settings.allow_origins)
-            _check_body(headers, settings.max_bytes)
-            await self._pass_limited(scope, receive, send)
-        except HTTPException as error:
-            await make_error(error.status_code, error.detail)(scope, receive, send)
-
-    async def _pass_limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit_s, max_bytes = self._settings.timeout_s, self._settings.max_bytes
-        n_bytes, is_whole, is_started = 0, False, False
-
-        async def receive_limited() -> Message:
-            nonlocal n_bytes, is_whole
-            message = await receive()
-            n_bytes += len(message.get("body", b""))
-            if n_bytes > max_bytes:
-                raise _too_large(max_bytes)
-            if not is_whole and not message.get("more_body"):
-                is_whole = True
-                deadline.reschedule(asyncio.get_running_loop().time() + limit_s)
-            return message
-
-        async def send_watched(message: Message) -> None:
-            nonlocal is_started
-            is_started = True
-            await send(message)
-
-        try:
-            async with asyncio.timeout(limit_s) as deadline:
-                await self._app(scope, receive_limited, send_watched)
-        except TimeoutError:
-            if is_started or not deadline.expired():
-                raise
-            status, what = (503, "the answer") if is_whole else (408, "the body")
-            raise HTTPException(status, f"{what} took longer than {limit_s:g} s") from None
+async def _read_body(receive: Receive, max_bytes: int) -> bytes:
+    chunks, n_bytes, has_more = [], 0, True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message["body"])
+        n_bytes += len(message["body"])
+        if n_bytes > max_bytes:
+            raise _too_large(max_bytes)
+        has_more = message["more_body"]
+    return b"".join(chunks)
 
 
 def _check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
@@ -180,22 +163,22 @@ def _check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
     That is DNS rebinding: a page of that name would count as this server's own. An IP address
     cannot be pointed elsewhere, so it is always allowed.
     """
-    host = _parse_host(headers.get(b"host", b""))
+    host, is_address = _parse_host(headers.get(b"host", b""))
     if not host:
         raise HTTPException(400, "expected a Host header that names this server")
-    if host not in (ADDRESS, "localhost", *allowed) and "*" not in allowed:
+    if not is_address and host not in ("localhost", *allowed) and "*" not in allowed:
         raise HTTPException(421, f"no host named {host} here; --allow-host would allow it")
 
 
 @functools.lru_cache(1024)
-def _parse_host(header: bytes) -> str:
-    """Return the host that a Host header names, ADDRESS for any IP address, empty if none."""
+def _parse_host(header: bytes) -> tuple[str, bool]:
+    """Return the host that a Host header names, empty if none, and whether it is an IP address."""
     host = ""
     with contextlib.suppress(ValueError):
         host = urlsplit("//" + header.decode("latin-1")).hostname or ""
         ipaddress.ip_address(host)
-        host = ADDRESS
-    return host
+        return host, True
+    return host, False
 
 
 def _check_key(headers: Headers, key: bytes) -> None:

@@ -24,11 +24,24 @@ from uvicorn.supervisors import Multiprocess
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.predictor import Predictor
 from edge_mnist.serving.metrics import FOLDER_VARIABLE
+from edge_mnist.serving.protocol import HttpProtocol
 from edge_mnist.serving.settings import KEY_VARIABLE, Settings
 
 BACKLOG = 2048
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 SWITCH_S = 0.001  # how long a thread that reads a picture may keep the event loop waiting
+# A page loads its own files, asks its own server, and shows pictures that it made itself.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {  # of every answer
+    "content-security-policy": POLICY,
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+    "x-content-type-options": "nosniff",
+}
 logger = logging.getLogger(__name__)
 
 
@@ -66,7 +79,7 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
     config = uvicorn.Config(
         partial(make_worker_app, settings),
         factory=True,
-        http="h11",  # httptools loses the body of a request that offers an upgrade to h2c
+        http=HttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -74,6 +87,7 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         workers=settings.workers,
         proxy_headers=False,
         server_header=False,
+        headers=list(HEADERS.items()),
         limit_concurrency=settings.max_connections,
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(2 * settings.timeout_s),

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -14,10 +16,12 @@ from edge_mnist.errors import ModelError
 from edge_mnist.files import write_atomically
 from edge_mnist.training.calibration import Calibration
 from edge_mnist.training.networks import make_network
+from edge_mnist.training.provenance import TrainingData
 from edge_mnist.training.recipes import Recipe, parse_recipe
 
 WEIGHTS_PREFIX = "weights."
 STATE_PREFIX = "state."
+IMAGE_HASHES = "image_hashes"
 FORMAT = "edge-mnist checkpoint 1"
 
 
@@ -32,6 +36,7 @@ class Checkpoint:
         weights: State dict of the network; the moving average, which is what gets exported.
         state: Raw weights and optimizer state, to continue the training; empty when it is finished.
         calibration: Fitted on the validation split after the last epoch.
+        trained_on: What is recorded of the data set; without a hash in checkpoints of old.
     """
 
     recipe: Recipe
@@ -40,6 +45,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
+    trained_on: TrainingData = field(default_factory=lambda: TrainingData(""))
 
     @property
     def is_finished(self) -> bool:
@@ -74,7 +80,12 @@ def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
         "rejection_threshold": repr(checkpoint.calibration.rejection_threshold),
         "rejected_shares": json.dumps(dict(checkpoint.calibration.rejected_shares)),
         "weights_sha256": checkpoint.weights_sha256,
+        "dataset_sha256": checkpoint.trained_on.sha256,
     }
+    if checkpoint.trained_on.image_hashes is not None:
+        # As signed numbers: not every version of safetensors has unsigned ones.
+        signed = checkpoint.trained_on.image_hashes.view(np.int64)
+        tensors[IMAGE_HASHES] = torch.from_numpy(signed)
     copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return save(copies, about)
 
@@ -96,8 +107,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     weights = _with_prefix(tensors, WEIGHTS_PREFIX)
     if about.get("weights_sha256", hash_weights(weights)) != hash_weights(weights):
         raise ModelError(f"the checkpoint {path} is damaged: its weights are not the ones saved")
+    recipe = parse_recipe(about["recipe"])
+    hashes = tensors[IMAGE_HASHES].numpy().view(np.uint64) if IMAGE_HASHES in tensors else None
     return Checkpoint(
-        parse_recipe(about["recipe"]),
+        recipe,
         int(about["epoch"]),
         tuple(json.loads(about["class_names"])),
         weights,
@@ -107,6 +120,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             float(about.get("rejection_threshold", 0)),
             json.loads(about.get("rejected_shares", "{}")),
         ),
+        TrainingData(recipe.dataset, about.get("dataset_sha256", ""), hashes),
     )
 
 

@@ -12,7 +12,10 @@ import torch
 
 from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.files import make_folder, output_errors, write_atomically
+from edge_mnist.model_file import CHECKPOINT_NAME
+from edge_mnist.training.checkpoint import load_checkpoint
 from edge_mnist.training.datasets import Dataset
+from edge_mnist.training.provenance import record_training_data
 from edge_mnist.training.recipes import Recipe
 from edge_mnist.training.run import (
     FOLDS_NAME,
@@ -20,6 +23,7 @@ from edge_mnist.training.run import (
     RESULT_NAME,
     RunResult,
     check_run_folder,
+    check_same_data,
     read_recipe,
     to_json,
     train,
@@ -58,6 +62,7 @@ def cross_validate(
     handwriting: Characters | None = None,
     out: str | os.PathLike[str],
     device: str | torch.device = "auto",
+    threads: int | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -70,6 +75,7 @@ def cross_validate(
         handwriting: UNIPEN, for a recipe with a ``handwriting_share``; None loads it.
         out: Gets a run folder ``fold-1``, ``fold-2`` ... for each fold.
         device: ``auto``, ``cpu``, ``cuda`` or a torch device.
+        threads: As for ``train``; all folds take the number of the first.
         resume: Keep the finished folds, and continue with the one that was stopped.
         overwrite: Replace an earlier run in ``out``.
         report: Called with the progress every few steps.
@@ -92,7 +98,7 @@ def cross_validate(
     results = []
     for fold in range(1, recipe.folds + 1):
         one, part = dataclasses.replace(recipe, fold=fold), folder / f"fold-{fold}"
-        result = read_result(part, one) if resume else None
+        result = read_result(part, one, dataset) if resume else None
         if result is None:
             result = train(
                 one,
@@ -100,11 +106,13 @@ def cross_validate(
                 handwriting=handwriting,
                 out=part,
                 device=device,
+                threads=threads,
                 resume=resume,
                 overwrite=not resume,
                 report=report,
             ).result
         results.append(result)
+        threads = result.threads or threads
     summary = summarise(str(folder), recipe, results)
     write_atomically(folder / FOLDS_NAME, to_json(dataclasses.asdict(summary)))
     return summary
@@ -125,15 +133,19 @@ def summarise(folder: str, recipe: Recipe, results: list[RunResult]) -> FoldsRes
     )
 
 
-def read_result(folder: Path, recipe: Recipe) -> RunResult | None:
+def read_result(folder: Path, recipe: Recipe, dataset: Dataset) -> RunResult | None:
     """Return the result of a finished fold; None if it is not finished.
 
     Raises:
         ModelError: The folder's run is of another recipe.
+        DataError: The data set changed since.
     """
     if not (folder / RESULT_NAME).exists():
         return None
     if read_recipe(folder) != recipe:
         raise ModelError(f"{folder} was trained by another recipe; see {folder / RECIPE_NAME}")
+    check_same_data(
+        load_checkpoint(folder / CHECKPOINT_NAME), record_training_data(dataset), folder
+    )
     found = json.loads((folder / RESULT_NAME).read_text())
     return RunResult(**{**found, "recipe": recipe})

@@ -6,6 +6,7 @@ stratified splits need scikit-learn. Each is imported where it is used.
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -49,9 +50,10 @@ class Dataset:
         skipped: Each picture that was left out, and why.
         framing: How a picture becomes such an image; see ``edge_mnist.picture.read_picture``.
         notes: How a folder was understood, one sentence each.
-        held_out: Rows of ``train_images`` that a training did not learn from: calibration uses
-            them. Given by a folder with a validation part; otherwise None until a training has
-            split the data set.
+        validation_rows: Rows of ``train_images`` that a folder's validation part consists of;
+            None if it has none, so that a training splits ``train_images`` by its recipe.
+        held_out: Rows of ``train_images`` that one training did not learn from, in the data set
+            that this training returns. The next training makes a split of its own.
         split_by_content: Whether ``split_training`` goes by a hash of each image, as folders of
             pictures are split, which may grow. The published data sets never change.
     """
@@ -65,10 +67,11 @@ class Dataset:
     skipped: tuple[str, ...] = ()
     framing: str = "digit"
     notes: tuple[str, ...] = ()
+    validation_rows: NDArray[np.int64] | None = None
     held_out: NDArray[np.int64] | None = None
     split_by_content: bool = False
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """Hash over all images and labels, hexadecimal."""
         digest = hashlib.sha256()
@@ -499,7 +502,7 @@ def _load_folder(folder: Path) -> Dataset:
     is_test = part_names == "test"
     if not is_test.any():
         rows = np.flatnonzero(part_names == "train")
-        hashes = _hash_images(images[rows], purpose="test")
+        hashes = hash_each_image(images[rows], purpose="test")
         is_test[rows[_split_by_hash(hashes, labels[rows], share=TEST_SHARE)[1]]] = True
     is_held_out = part_names[~is_test] == "validation"
     notes = (
@@ -517,7 +520,7 @@ def _load_folder(folder: Path) -> Dataset:
         skipped=tuple(skipped),
         framing="ink",
         notes=notes,
-        held_out=np.flatnonzero(is_held_out) if is_held_out.any() else None,
+        validation_rows=np.flatnonzero(is_held_out) if is_held_out.any() else None,
         split_by_content=True,
     )
 
@@ -726,7 +729,7 @@ def split_training(dataset: Dataset, recipe: Recipe) -> tuple[Rows, Rows]:
     """Split the training images by a recipe; the same split every time.
 
     Args:
-        dataset: Where its ``held_out`` is set, those rows are the second part, unless the recipe
+        dataset: Where its ``validation_rows`` are set, they are the second part, unless the recipe
             has folds. Images of a folder are split by their hashes, so that identical ones are
             never on both sides. The published data sets are split at random, every class
             in proportion, as ever: the published accuracies were measured so.
@@ -741,12 +744,12 @@ def split_training(dataset: Dataset, recipe: Recipe) -> tuple[Rows, Rows]:
     """
     if recipe.folds:
         return _split_folds(dataset, recipe)
-    if dataset.held_out is not None:
+    if dataset.validation_rows is not None:
         every_row = np.arange(len(dataset.train_labels))
-        return np.setdiff1d(every_row, dataset.held_out), np.sort(dataset.held_out)
+        return np.setdiff1d(every_row, dataset.validation_rows), np.sort(dataset.validation_rows)
     share = recipe.validation_share
     if dataset.split_by_content:
-        hashes = _hash_images(dataset.train_images, purpose="validation")
+        hashes = hash_each_image(dataset.train_images, purpose="validation")
         return _split_by_hash(hashes, dataset.train_labels, share=share)
     return split_stratified(dataset.train_labels, share=share)
 
@@ -779,7 +782,7 @@ def split_stratified(labels: NDArray[np.int64], *, share: float) -> tuple[Rows, 
     return np.sort(first), np.sort(second)
 
 
-def _hash_images(images: NDArray[np.uint8], *, purpose: str) -> NDArray[np.uint64]:
+def hash_each_image(images: NDArray[np.uint8], *, purpose: str) -> NDArray[np.uint64]:
     """Return a hash of each image, shape (N,), which has nothing to do with other purposes'."""
     key = purpose.encode()
     digests = (hashlib.blake2b(one.tobytes(), digest_size=8, person=key).digest() for one in images)
@@ -812,7 +815,7 @@ def _split_folds(dataset: Dataset, recipe: Recipe) -> tuple[Rows, Rows]:
         raise UsageError(f"which of the {recipe.folds} folds? --set fold=1, or train all of them")
     labels = dataset.train_labels
     if dataset.split_by_content:
-        hashes = _hash_images(dataset.train_images, purpose="validation")
+        hashes = hash_each_image(dataset.train_images, purpose="validation")
     else:
         hashes = np.arange(len(labels), dtype=np.uint64)
     fewest = min(len(np.unique(hashes[labels == label])) for label in np.unique(labels))

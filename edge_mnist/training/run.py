@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_mnist.errors import ModelError, UsageError
+from edge_mnist.errors import DataError, ModelError, UsageError
 from edge_mnist.files import make_folder, output_errors, write_atomically
 from edge_mnist.machine import processor_name
 from edge_mnist.model_file import CHECKPOINT_NAME, locate
-from edge_mnist.training.calibration import measure_confidences
 from edge_mnist.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -29,13 +28,16 @@ from edge_mnist.training.checkpoint import (
     save_checkpoint,
 )
 from edge_mnist.training.datasets import Dataset, load_dataset
-from edge_mnist.training.networks import compute_logits
+from edge_mnist.training.networks import compute_logits, limited_threads
+from edge_mnist.training.provenance import TrainingData
 from edge_mnist.training.recipes import Recipe, find_recipe, parse_recipe
+from edge_mnist.training.threads import choose_threads, resolve_threads
 from edge_mnist.training.trainer import Epoch, Progress, Trainer, pick_device
 from edge_mnist.training.unipen import Characters, load_unipen
 
 RUNS_FOLDER = Path("runs")
 RECIPE_NAME, RESULT_NAME, HISTORY_NAME = "recipe.json", "result.json", "history.jsonl"
+ENVIRONMENT_NAME = "environment.json"
 FOLDS_NAME = "folds.json"
 
 
@@ -48,7 +50,7 @@ class RunResult:
         recipe: Every number that decided the weights.
         n_weights: Numbers that training decided.
         validation_accuracy: After the last epoch, on the held-out training images.
-        test_accuracy: Measured once, after the last epoch.
+        test_accuracy: Measured once, after the last epoch, whatever the confidence.
         n_test_images: Images in the test set.
         train_s: Seconds of all epochs, without validation.
         device: Where it was trained.
@@ -58,6 +60,8 @@ class RunResult:
         n_handwriting_images: Renderings of those digits.
         letters_rejected: Share of the letters and signs of those writers that is rejected, without
             those that look like a digit; None without UNIPEN.
+        test_rejected: Share of the test images that the calibrated threshold rejects.
+        threads: PyTorch's threads in the training; 0 in results of old, which do not say.
     """
 
     folder: str | None
@@ -72,6 +76,8 @@ class RunResult:
     handwriting_accuracy: float | None = None
     n_handwriting_images: int = 0
     letters_rejected: float | None = None
+    test_rejected: float = 0.0
+    threads: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +88,7 @@ class TrainingRun:
         result: Its figures; what ``edge-mnist train --json`` prints.
         network: With the weights after the last epoch (their moving average), in evaluation mode;
             takes pixels (N, 1, 28, 28), float32, 0..1, and returns logits (N, classes).
-        dataset: The data set, with ``held_out`` as the training split it.
+        dataset: The data set, with what the training held out of it as ``held_out``.
         checkpoint: The weights with recipe and calibration.
         history: What each epoch did.
     """
@@ -106,6 +112,7 @@ def train(
     handwriting: Characters | None = None,
     out: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
+    threads: int | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -120,12 +127,16 @@ def train(
         out: Run folder: recipe, environment, history, a checkpoint after each epoch, result. None
             writes nothing.
         device: ``auto``, ``cpu``, ``cuda`` or a torch device.
+        threads: PyTorch's threads during the training; another number gives other weights.
+            ``auto`` measures at the start which is fastest. None takes, on ``resume``, the number
+            that the run was started with, else EDGE_MNIST_THREADS, else PyTorch's own.
         resume: Continue from the folder's checkpoint, if it has one.
         overwrite: Replace an earlier run in ``out``.
         report: Called with the progress every few steps.
 
     Raises:
-        DataError: The data set, or UNIPEN, cannot be loaded.
+        DataError: The data set, or UNIPEN, cannot be loaded, or the data set changed since the run
+            to resume was started.
         UsageError: There is no such recipe, it has folds (see ``cross_validate``), ``out`` holds
             a run, or the run to resume is finished.
         TrainingError: The loss became infinite or NaN; the last good checkpoint is kept.
@@ -142,19 +153,18 @@ def train(
     if folder:
         check_run_folder(folder, resume=resume, overwrite=overwrite)
         make_folder(folder)
+    if folder and resume and threads in (None, "auto"):
+        threads = read_run_threads(folder) or threads
+    n_threads = resolve_threads(threads)
     trainer = Trainer(recipe, dataset, pick_device(device), handwriting)
-    if not folder:
-        history: list[Epoch] = []
-    elif resume:
-        history = _restore_run(trainer, folder)
-    else:
-        history = _start_run(trainer, folder)
-    while trainer.epoch < recipe.epochs:
-        history.append(trainer.run_epoch(_make_reporter(trainer, history, report)))
-        if folder:
-            write_atomically(folder / HISTORY_NAME, _to_jsonl(history))
-            save_checkpoint(folder / CHECKPOINT_NAME, trainer.checkpoint())
-    return _finish(trainer, dataset, history, folder)
+    with limited_threads(n_threads or choose_threads(trainer)):
+        history = _begin_history(trainer, folder, resume=resume)
+        while trainer.epoch < recipe.epochs:
+            history.append(trainer.run_epoch(_make_reporter(trainer, history, report)))
+            if folder:
+                write_atomically(folder / HISTORY_NAME, _to_jsonl(history))
+                save_checkpoint(folder / CHECKPOINT_NAME, trainer.checkpoint())
+        return _finish(trainer, dataset, history, folder)
 
 
 def plan_run(
@@ -234,6 +244,14 @@ def read_recipe(folder: Path) -> Recipe:
         return parse_recipe((folder / RECIPE_NAME).read_text())
     except OSError as error:
         raise ModelError(f"{folder} is not a run: no {RECIPE_NAME} in it") from error
+
+
+def read_run_threads(folder: Path) -> int | None:
+    """Return how many threads a run, or its first fold, trains with; None if it does not say."""
+    for part in (folder, folder / "fold-1"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads((part / ENVIRONMENT_NAME).read_bytes())["torch_threads"])
+    return None
 
 
 def newest_unfinished_run() -> Path:
@@ -318,17 +336,28 @@ def _resolve(recipe: str | Recipe | None, dataset: Dataset | None) -> tuple[Reci
     return dataclasses.replace(recipe, dataset=dataset.name), dataset
 
 
+def _begin_history(trainer: Trainer, folder: Path | None, *, resume: bool) -> list[Epoch]:
+    """Prepare or restore a run, and return the history up to here."""
+    if not folder:
+        return []
+    return _restore_run(trainer, folder) if resume else _start_run(trainer, folder)
+
+
 def _start_run(trainer: Trainer, folder: Path) -> list[Epoch]:
     """Prepare a folder for a new run and return the history, which is empty."""
     for name in (CHECKPOINT_NAME, HISTORY_NAME, RESULT_NAME):
         with output_errors(folder / name):
             (folder / name).unlink(missing_ok=True)
+    _write_environment(trainer, folder)
+    write_atomically(folder / RECIPE_NAME, to_json(dataclasses.asdict(trainer.recipe)))
+    return []
+
+
+def _write_environment(trainer: Trainer, folder: Path) -> None:
     environment = describe_environment(trainer.device)
     if trainer.teacher:
         environment["teacher_sha256"] = trainer.teacher.predictor.model.sha256
-    write_atomically(folder / "environment.json", to_json(environment))
-    write_atomically(folder / RECIPE_NAME, to_json(dataclasses.asdict(trainer.recipe)))
-    return []
+    write_atomically(folder / ENVIRONMENT_NAME, to_json(environment))
 
 
 def _restore_run(trainer: Trainer, folder: Path) -> list[Epoch]:
@@ -337,17 +366,34 @@ def _restore_run(trainer: Trainer, folder: Path) -> list[Epoch]:
     Raises:
         ModelError: The checkpoint is of another recipe.
         UsageError: The run is finished.
+        DataError: The data set changed since the run was started.
     """
     if not (folder / CHECKPOINT_NAME).exists():  # killed within its first epoch
         return _start_run(trainer, folder)
     checkpoint = load_checkpoint(folder / CHECKPOINT_NAME)
     if checkpoint.recipe != trainer.recipe:
         raise ModelError(f"{folder} was trained by another recipe; see {folder / RECIPE_NAME}")
+    check_same_data(checkpoint, trainer.trained_on, folder)
     if is_finished(folder):
         raise UsageError(f"{folder} is finished after {checkpoint.epoch} epochs; nothing to resume")
     trainer.restore(checkpoint)
+    if read_run_threads(folder) != torch.get_num_threads():
+        _write_environment(trainer, folder)
     lines = (folder / HISTORY_NAME).read_text().splitlines()
     return [Epoch(**json.loads(line)) for line in lines][: checkpoint.epoch]
+
+
+def check_same_data(checkpoint: Checkpoint, trained_on: TrainingData, folder: Path) -> None:
+    """Refuse to continue a run with other images, which would give other weights.
+
+    Raises:
+        DataError: The data set changed since the run was started.
+    """
+    if checkpoint.trained_on.sha256 not in ("", trained_on.sha256):
+        raise DataError(
+            f"{trained_on.name} changed since the run in {folder} was started, so it cannot be "
+            "continued; train again with --overwrite, or into another folder"
+        )
 
 
 def _make_reporter(
@@ -384,20 +430,18 @@ def _finish(
     """Measure the test accuracy, once, and write the result."""
     checkpoint = trainer.checkpoint()
     network = load_network(checkpoint)
-    predicted = compute_logits(network, dataset.test_images).argmax(axis=1)
+    logits = compute_logits(network, dataset.test_images)
     letters_rejected = None
     if trainer.handwriting:
         letters = trainer.handwriting.draw_held_out_letters(trainer.handwriting.split.validation)
-        calibration = checkpoint.calibration
-        confidences = measure_confidences(compute_logits(network, letters), calibration.temperature)
-        letters_rejected = float(np.mean(confidences < calibration.rejection_threshold))
+        letters_rejected = checkpoint.calibration.measure_rejected(compute_logits(network, letters))
     drawn = trainer.validation_handwriting
     result = RunResult(
         folder=str(folder) if folder else None,
         recipe=trainer.recipe,
         n_weights=sum(weight.numel() for weight in network.parameters()),
         validation_accuracy=history[-1].validation_accuracy,
-        test_accuracy=float(np.mean(predicted == dataset.test_labels)),
+        test_accuracy=float(np.mean(logits.argmax(axis=1) == dataset.test_labels)),
         n_test_images=len(dataset.test_labels),
         train_s=sum(epoch.train_s for epoch in history),
         device=str(trainer.device),
@@ -405,6 +449,8 @@ def _finish(
         handwriting_accuracy=history[-1].handwriting_accuracy,
         n_handwriting_images=len(drawn.labels) if drawn else 0,
         letters_rejected=letters_rejected,
+        test_rejected=checkpoint.calibration.measure_rejected(logits),
+        threads=torch.get_num_threads(),
     )
     if folder:
         write_atomically(folder / RESULT_NAME, to_json(dataclasses.asdict(result)))

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edge_mnist.errors import ModelError, ProviderError, TrainingError, UsageError
 from edge_mnist.machine import read_cpu_flags
-from edge_mnist.model_file import find_model
+from edge_mnist.model_file import find_model, read_model
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.augmentation import augment
 from edge_mnist.training.calibration import Calibration, Validation, calibrate
@@ -26,6 +26,7 @@ from edge_mnist.training.datasets import DIGIT_LABELS, Dataset, split_training
 from edge_mnist.training.handwriting import Handwriting, LabelledImages, Pool, make_thin_pool
 from edge_mnist.training.networks import compute_logits, make_network, to_pixels
 from edge_mnist.training.outliers import draw_outliers
+from edge_mnist.training.provenance import record_training_data
 from edge_mnist.training.recipes import Recipe, parse_recipe
 from edge_mnist.training.unipen import Characters
 
@@ -120,6 +121,7 @@ class Trainer:
         self.recipe, self.device, self.epoch = recipe, device, 0
         self.steps_done = 0
         self.class_names, self.dataset_name = dataset.class_names, dataset.name
+        self.trained_on = record_training_data(dataset)
         train, self.held_out = split_training(dataset, recipe)
         self.images = torch.from_numpy(dataset.train_images[train]).to(device)  # (N, 28, 28) uint8
         self.labels = torch.from_numpy(dataset.train_labels[train]).to(device)  # (N,)
@@ -284,18 +286,25 @@ class Trainer:
             done = self.steps_done / (self.recipe.epochs * self.steps)
             scale = scale_rate(self.recipe, epoch=self.epoch, done=done)
             self.optimizer.param_groups[0]["lr"] = self.recipe.learning_rate * scale
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
-            logits = self.network(pixels.contiguous(memory_format=torch.channels_last)).float()
-        loss = nn.functional.cross_entropy(logits[: len(targets)], targets)
-        if len(logits) > len(targets):  # towards the same probability for every class
-            uniformity = -logits[len(targets) :].log_softmax(dim=1).mean()
-            loss = loss + self.recipe.outlier_weight * uniformity
+        loss, logits = self.compute_loss(self.network, pixels, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.average.update_parameters(self.network)
         correct = logits[: len(targets)].argmax(dim=1) == targets.argmax(dim=1)
         return torch.stack([loss.detach(), correct.sum().float()])
+
+    def compute_loss(
+        self, network: nn.Module, pixels: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss of a batch, as ``draw_batches`` gives it, and its logits."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
+            logits = network(pixels.contiguous(memory_format=torch.channels_last)).float()
+        loss = nn.functional.cross_entropy(logits[: len(targets)], targets)
+        if len(logits) > len(targets):  # towards the same probability for every class
+            uniformity = -logits[len(targets) :].log_softmax(dim=1).mean()
+            loss = loss + self.recipe.outlier_weight * uniformity
+        return loss, logits
 
     def calibrate(self, network: nn.Module) -> Calibration:
         """Return the calibration of a network on the held-out images of every source."""
@@ -320,7 +329,9 @@ class Trainer:
         """Return the weights and, unless the training is finished, the state to continue it."""
         weights = self.average.module.state_dict()
         if self.epoch >= self.recipe.epochs:
-            checkpoint = Checkpoint(self.recipe, self.epoch, self.class_names, weights)
+            checkpoint = Checkpoint(
+                self.recipe, self.epoch, self.class_names, weights, trained_on=self.trained_on
+            )
             # On the network as it is loaded again: another memory layout adds in another order.
             calibration = self.calibrate(load_network(checkpoint))
             return dataclasses.replace(checkpoint, calibration=calibration)
@@ -333,7 +344,9 @@ class Trainer:
             rate = self.optimizer.param_groups[0]["lr"]
             so_far = [self.plateau.best, self.plateau.num_bad_epochs, rate]
             state["plateau"] = torch.tensor(so_far, dtype=torch.float64)
-        return Checkpoint(self.recipe, self.epoch, self.class_names, weights, state)
+        return Checkpoint(
+            self.recipe, self.epoch, self.class_names, weights, state, trained_on=self.trained_on
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Return to the state in which ``checkpoint`` was taken.
@@ -394,20 +407,30 @@ class Teacher:
             ModelError: There is no such model, or it has other classes.
         """
         try:
-            self.predictor = Predictor(find_model(recipe.teacher), threads=torch.get_num_threads())
+            self._model = read_model(find_model(recipe.teacher))
+            self._predictors: dict[int, Predictor] = {}  # by their number of threads
+            info = self.predictor.info
         except ModelError as error:
             raise ModelError(
                 f"recipe {recipe.name} learns from the model {recipe.teacher!r}: {error}; "
                 "name another with --teacher, or train without: --teacher none"
             ) from error
-        if self.predictor.info.class_names != class_names:
+        if info.class_names != class_names:
             raise ModelError(
                 f"the teacher {recipe.teacher!r} has other classes than the data set; "
                 "train without: --teacher none"
             )
         self.temperature = recipe.teacher_softness
-        taught = self.predictor.info.metadata.get("recipe")
+        taught = info.metadata.get("recipe")
         self.knows_handwriting = bool(taught and parse_recipe(taught).handwriting_share)
+
+    @property
+    def predictor(self) -> Predictor:
+        """The teacher on as many threads as PyTorch has now."""
+        threads = torch.get_num_threads()
+        if threads not in self._predictors:
+            self._predictors[threads] = Predictor(self._model, threads=threads)
+        return self._predictors[threads]
 
     def compute_probabilities(self, pixels: Tensor) -> Tensor:
         """Return the teacher's probabilities for each image, shape (N, classes).

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from edge_mnist.model_file import (
     read_model,
 )
 from edge_mnist.session import open_session, provider_of
-from edge_mnist.validation.timing import SAME_SPEED, Latency, measure_latencies, time_in_turns
+from edge_mnist.validation.gate import Limits, check_accuracy_lost
+from edge_mnist.validation.timing import Latency, is_slower, measure_latencies, time_in_turns
 
 SIDE_PX = 28  # of an input whose height or width is free
 NUMPY_TYPES = {
@@ -49,6 +50,7 @@ class Variant:
         provider: The provider that really runs.
         size_bytes: Bytes of the file.
         accuracy: On its test set, from its metadata, a fraction; None if unknown.
+        n_test_images: Images in that test set; None if unknown.
         quantization: ``none``, or how it was quantised; None if unknown.
     """
 
@@ -59,6 +61,7 @@ class Variant:
     size_bytes: int
     accuracy: float | None
     quantization: str | None
+    n_test_images: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def open_model(path: Path, *, provider: str, threads: int, name: str) -> OpenVar
         ProviderError: CUDA was asked for and does not really run.
     """
     info = check_contract(read_model(path))
-    accuracy = info.metadata.get("accuracy")
+    accuracy, n_images = (info.metadata.get(key) for key in ("accuracy", "n_test_images"))
     return _open_onnx(
         path,
         provider=provider,
@@ -103,6 +106,7 @@ def open_model(path: Path, *, provider: str, threads: int, name: str) -> OpenVar
         name=name,
         accuracy=float(accuracy) if accuracy else None,
         quantization=info.quantization,
+        n_test_images=int(n_images) if n_images else None,
     )
 
 
@@ -178,6 +182,7 @@ def _open_onnx(
     name: str,
     accuracy: float | None = None,
     quantization: str | None = None,
+    n_test_images: int | None = None,
 ) -> OpenVariant:
     content = read_model(path).content
     session = open_session(content, provider=provider, threads=threads)
@@ -205,6 +210,7 @@ def _open_onnx(
         size_bytes=len(content),
         accuracy=accuracy,
         quantization=quantization,
+        n_test_images=n_test_images,
         run=run,
         open_anew=lambda: open_session(content, provider=ran, threads=threads),
         cold_code=ONNX_CODE.format(
@@ -244,7 +250,6 @@ def _fill_shape(shape: list[Any]) -> tuple[int, ...]:
 SCHEMA_VERSION = 1
 BATCH_SIZES = (1, 8, 64, 256)
 STARTS = 5  # cold starts of each variant
-SAME_ACCURACY = 0.001
 
 REPORT_MEMORY = """
 import sys
@@ -406,19 +411,26 @@ def measure_cold_starts(variants: Sequence[OpenVariant]) -> dict[str, tuple[floa
 def recommend(measured: Sequence[Measured]) -> Recommendation | None:
     """Choose among the files that keep the contract: the fastest of the accurate ones.
 
-    Files whose accuracy is within 0.1 points of the best count as accurate; of two that are
-    equally fast, the smaller one wins.
+    Files count as accurate that lose as little to the best as the gate lets int8 lose by default;
+    of two of which neither is slower (``timing.is_slower``), the smaller one wins.
     """
     ours = [one for one in measured if one.quantization is not None]
     if not ours:
         return None
     best = max(one.accuracy or 0 for one in ours)
-    accurate = [one for one in ours if (one.accuracy or 0) >= best - SAME_ACCURACY]
-    fastest = min(one.latency.p50_us for one in accurate)
-    fast = [one for one in accurate if one.latency.p50_us <= fastest * SAME_SPEED]
+    accurate = [one for one in ours if _is_accurate(one, best)]
+    fastest = min(accurate, key=lambda one: one.latency.p50_us)
+    fast = [one for one in accurate if not is_slower(one.latency, fastest.latency)]
     choice = min(fast, key=lambda one: one.size_bytes)
     reasons = [_compare_with(choice, one) for one in ours if one is not choice]
     return Recommendation(choice.name, tuple(reasons + _list_slow_int8(ours)))
+
+
+def _is_accurate(one: Measured, best: float) -> bool:
+    lost = best - (one.accuracy or 0)
+    if one.n_test_images is None:
+        return lost <= Limits().accuracy_lost
+    return check_accuracy_lost(lost, one.n_test_images, Limits()).passed
 
 
 def _compare_with(choice: Measured, other: Measured) -> str:
@@ -440,7 +452,7 @@ def _list_slow_int8(ours: Sequence[Measured]) -> list[str]:
         f"{one.name} is slower than {other.name} on this machine, "
         f"{one.latency.p50_us / other.latency.p50_us:.2f} times: not recommended for speed"
         for one, other in beside
-        if other and one.latency.p50_us > SAME_SPEED * other.latency.p50_us
+        if other and is_slower(one.latency, other.latency)
     ]
 
 

@@ -67,12 +67,15 @@ class Reference:
         images: Shape (N, 28, 28), uint8.
         logits: Shape (N, classes), float32; PyTorch's, divided by the temperature.
         int8_logits: Those of the int8 file when it was exported; None if they are not known.
+        image_hashes: Of the images that the network was trained on, as
+            ``training.provenance.TrainingData`` has them; None if they are not known.
     """
 
     name: str
     images: NDArray[np.uint8]
     logits: NDArray[np.float32]
     int8_logits: NDArray[np.float32] | None = None
+    image_hashes: NDArray[np.uint64] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,13 +128,19 @@ def read_reference(path: Path, predictor: Predictor, dataset: "Dataset | None" =
                 arrays["images"],
                 arrays["logits"],
                 arrays.get("int8_logits"),
+                arrays.get("image_hashes"),
             )
             weights = str(arrays["weights_sha256"])
             if dataset is not None and "test_logits" in arrays:
                 digest = hashlib.sha256(np.ascontiguousarray(dataset.test_images).tobytes())
                 if str(arrays["test_images_sha256"]) == digest.hexdigest():
                     name = f"{path.name} (the network's own logits on the test set)"
-                    reference = Reference(name, dataset.test_images, arrays["test_logits"])
+                    reference = Reference(
+                        name,
+                        dataset.test_images,
+                        arrays["test_logits"],
+                        image_hashes=reference.image_hashes,
+                    )
     except FileNotFoundError as error:
         raise ModelError(f"no reference {path}; export writes one beside the model") from error
     except Exception as error:  # a damaged archive makes zip, zlib or numpy raise anything
@@ -156,7 +165,12 @@ def compute_reference(path: Path, predictor: Predictor, dataset: "Dataset") -> R
         dataset.test_images,
         temperature=checkpoint.calibration.temperature,
     )
-    return Reference(f"PyTorch on {path}", dataset.test_images, logits)
+    return Reference(
+        f"PyTorch on {path}",
+        dataset.test_images,
+        logits,
+        image_hashes=checkpoint.trained_on.image_hashes,
+    )
 
 
 def check_weights(predictor: Predictor, weights_sha256: str, path: Path) -> None:

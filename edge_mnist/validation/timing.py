@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 ROUNDS, RUNS_PER_ROUND = 50, 20
-SAME_SPEED = 1.05  # a smaller ratio of latencies is noise on most machines
+SAME_SPEED = 1.05  # a smaller ratio of median latencies is noise
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ def measure_latencies(
     """Time functions that classify one image; see ``time_in_turns``."""
     spent_s = time_in_turns(variants, rounds=rounds)
     return {name: _summarize(runs) for name, runs in spent_s.items()}
+
+
+def is_slower(latency: Latency, other: Latency) -> bool:
+    """Return whether a model is slower than another, beyond the noise of most machines."""
+    return latency.p50_us > SAME_SPEED * other.p50_us
 
 
 def one_image(session: "onnxruntime.InferenceSession") -> Callable[[], object]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import ProviderError, UsageError
+from edge_mnist.errors import ModelError, ProviderError, UsageError
 from edge_mnist.model_file import (
     FLOAT32_NAME,
     ModelFile,
@@ -33,7 +33,7 @@ from edge_mnist.validation.gate import (
     find_reference,
 )
 from edge_mnist.validation.robustness import Robustness, measure_robustness
-from edge_mnist.validation.timing import Latency, measure_latencies, one_image
+from edge_mnist.validation.timing import Latency, is_slower, measure_latencies, one_image
 
 if TYPE_CHECKING:
     from edge_mnist.training.datasets import Dataset
@@ -69,17 +69,22 @@ class Float32Comparison:
         labels_changed: Test images whose predicted label differs; None without data.
         size_ratio: Bytes of int8 over bytes of float32.
         p50_ratio: Median latency of int8 over that of float32, timed in turns.
+        slower: Whether int8 is slower than float32 here; see ``timing.is_slower``.
     """
 
     accuracy_lost: float | None
     labels_changed: int | None
     size_ratio: float
     p50_ratio: float
+    slower: bool
 
 
 @dataclass(frozen=True)
 class ModelReport:
-    """The checks and figures of one model file; ``passed`` if every check did."""
+    """The checks and figures of one model file; ``passed`` if every check did.
+
+    ``data_note`` says what differs if the data set is not the one of the training, or changed.
+    """
 
     path: str
     sha256: str
@@ -93,6 +98,7 @@ class ModelReport:
     latency: Latency
     against_float32: Float32Comparison | None
     passed: bool
+    data_note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,10 @@ def validate(
         A report; ``passed`` is False if a limit is missed.
 
     Raises:
-        ModelError: A model is missing, broken or breaks the contract; so is its reference.
-        DataError: The data set cannot be had.
+        ModelError: A model is missing, broken or breaks the contract; so is its reference. Or its
+            classes are not the data set's.
+        DataError: The data set cannot be had, or its test part has images that a model was
+            trained on.
         UsageError: A checkpoint or robustness needs a data set, not a self-test; or the models
             were trained on different data sets.
     """
@@ -167,9 +175,15 @@ def validate_files(
         against: As for ``validate``, or the reference itself.
         limits: The limits of the gate.
         robustness: Measure accuracy on corrupted test images too.
+
+    Raises:
+        ModelError, DataError: As for ``validate``.
     """
     opened = [_open_on_each_provider(file) for file in files]
     first = [predictors[0] for predictors in opened]
+    if dataset:
+        for predictor in first:
+            check_classes(predictor, dataset)
     corrupted: Sequence[Robustness | None] = [None] * len(files)
     if robustness and dataset:
         corrupted = measure_robustness(first, dataset.test_images, dataset.test_labels)
@@ -189,10 +203,34 @@ def validate_files(
     return ValidationReport(tuple(reports), passed=all(report.passed for report in reports))
 
 
+def check_classes(predictor: Predictor, dataset: "Dataset") -> None:
+    """Check that a data set has the classes of a model.
+
+    Raises:
+        ModelError: It has others.
+    """
+    if predictor.info.class_names != dataset.class_names:
+        raise ModelError(
+            f"the {len(predictor.info.class_names)} classes of {predictor.model.path} are not the "
+            f"{len(dataset.class_names)} of the data set {dataset.name}"
+        )
+
+
+def compare_data(predictor: Predictor, reference: Reference, dataset: "Dataset") -> str | None:
+    """Compare a data set with the one of the training; see ``compare_with_training``."""
+    from edge_mnist.training.provenance import TrainingData, compare_with_training
+
+    about = predictor.info.metadata
+    trained_on = TrainingData(
+        about.get("dataset", ""), about.get("dataset_sha256", ""), reference.image_hashes
+    )
+    return compare_with_training(trained_on, dataset, str(predictor.model.path))
+
+
 def load_test_data(
     files: Iterable[ModelFile], *, data_dir: Path | None = None, offline: bool = False
 ) -> "Dataset":
-    """Load the data set that models were trained on, by their metadata.
+    """Load the data set that models were tested on when they were exported, by their metadata.
 
     Raises:
         UsageError: They were trained on different ones, or do not name it.
@@ -200,7 +238,8 @@ def load_test_data(
     """
     from edge_mnist.training.datasets import load_dataset
 
-    names = {check_contract(file).metadata.get("dataset", "") for file in files}
+    found = [check_contract(file).metadata for file in files]
+    names = {one.get("test_dataset") or one.get("dataset", "") for one in found}
     if len(names) > 1:
         raise UsageError(f"the models are of different data sets: {', '.join(sorted(names))}")
     if "" in names:
@@ -217,6 +256,7 @@ def _validate_model(
     robustness: Robustness | None,
 ) -> ModelReport:
     first = predictors[0]
+    data_note = compare_data(first, reference, dataset) if dataset else None
     checks: list[Check] = []
     for predictor in predictors:
         checks += check_parity(predictor, reference, limits)
@@ -246,6 +286,7 @@ def _validate_model(
         latency=latencies["model"],
         against_float32=comparison,
         passed=all(check.passed for check in checks),
+        data_note=data_note,
     )
 
 
@@ -265,6 +306,7 @@ def _compare_with_float32(
         labels_changed=changed,
         size_ratio=predictor.model.size_bytes / float32.model.size_bytes,
         p50_ratio=latencies["model"].p50_us / latencies["float32"].p50_us,
+        slower=is_slower(latencies["model"], latencies["float32"]),
     )
 
 

@@ -5,12 +5,14 @@ const ANNOUNCE_MS = 700; // a screen reader is told what stays, not every change
 const SIDE_PX = 28;
 /** @type {Record<string, [string, string]>} what happened and what to do, by reason */
 const REJECTIONS = {
+  dot: ["Draw larger", "This is only a dot. A digit may fill the canvas."],
   blank: ["No digit found", "Draw a digit, or choose a picture with dark writing on light paper."],
   "more than one digit": ["More than one digit", "Draw or photograph one digit at a time."],
   "not a digit": [
     "Not sure what this is",
     "Draw it larger and more clearly, or try another picture.",
   ],
+  "none of the classes": ["Not sure what this is", "Try another picture."],
 };
 
 /** @param {string} id */

@@ -1,11 +1,11 @@
 // The backend of `edge-mnist export --target web`: reads the picture here, with onnxruntime-web.
 
 import { BackendError, toErrorAnswer } from "./backend_types.js";
-import { PictureError, decode } from "./picture/decoding.js";
-import { argmax } from "./picture/numpy.js";
-import { SIDE_PX, readPicture } from "./picture/reading.js";
+
+const SIDE_PX = 28;
 
 /** @typedef {import("./backend_types.js").Answer} Answer */
+/** @typedef {import("./picture_worker.js").PictureReply} PictureReply */
 
 /**
  * What `export --target web` wrote into model.json.
@@ -36,9 +36,11 @@ export async function openBackend(onProgress) {
   const totalBytes = info.runtime_bytes + info.size_bytes;
   let loadedBytes = 0;
   const count = (/** @type {number} */ n) => onProgress((loadedBytes += n), totalBytes);
-  const [runtime, model] = await Promise.all(
-    ["ort/ort.wasm", info.file].map((name) => download(name, count)),
-  );
+  const [worker, runtime, model] = await Promise.all([
+    startWorker(),
+    download("ort/ort.wasm", count),
+    download(info.file, count),
+  ]);
   const ort = await import("./ort/ort.js").catch((error) => {
     throw loadError(error.message);
   });
@@ -48,7 +50,7 @@ export async function openBackend(onProgress) {
     facts: describe(info),
     privacy: "Everything happens in this browser: your picture never leaves your device.",
     docsUrl: null,
-    predict: (picture) => predict(picture, { ort, session, info }),
+    predict: (picture) => predict(picture, { worker, ort, session, info }),
   };
 }
 
@@ -71,28 +73,49 @@ async function openSession(ort, runtime, model) {
   }
 }
 
+/** Start the thread that reads pictures. */
+async function startWorker() {
+  const worker = new Worker(new URL("picture_worker.js", import.meta.url), { type: "module" });
+  await new Promise((resolve, reject) => {
+    worker.onmessage = resolve;
+    worker.onerror = () => reject(loadError("picture_worker.js"));
+  });
+  return worker;
+}
+
+/**
+ * @param {Worker} worker
+ * @param {Blob} picture
+ * @param {string} framing
+ * @returns {Promise<PictureReply>}
+ */
+function readInWorker(worker, picture, framing) {
+  const { port1, port2 } = new MessageChannel();
+  return new Promise((resolve) => {
+    port1.onmessage = ({ data }) => resolve(data);
+    worker.postMessage({ picture, framing, port: port2 }, [port2]);
+  });
+}
+
 /**
  * Read one picture: its file to 28 x 28, and that to the probability of each class.
  *
  * @param {Blob} picture
- * @param {{ort: any, session: any, info: ModelInfo}} model
+ * @param {{worker: Worker, ort: any, session: any, info: ModelInfo}} model
  * @returns {Promise<Answer>}
  */
-async function predict(picture, { ort, session, info }) {
-  let input;
-  try {
-    input = readPicture(await decode(picture), info.framing);
-  } catch (error) {
-    if (error instanceof PictureError) return toErrorAnswer(error.message);
-    throw error;
-  }
+async function predict(picture, { worker, ort, session, info }) {
+  const { input, error, failure } = await readInWorker(worker, picture, info.framing);
+  if (error !== undefined) return toErrorAnswer(error);
+  if (!input) throw new Error(failure);
   const images = new ort.Tensor("uint8", input.image, [1, SIDE_PX, SIDE_PX]);
   const outputs = await session.run({ images }, ["probabilities"]);
   /** @type {number[]} */
   const probabilities = Array.from(outputs.probabilities.data);
-  const label = argmax(probabilities);
+  const label = probabilities.indexOf(Math.max(...probabilities));
   const confidence = probabilities[label];
-  const reason = input.reason ?? (confidence < info.rejection_threshold ? "not a digit" : null);
+  const unsure = info.framing === "digit" ? "not a digit" : "none of the classes";
+  const reason = input.reason ?? (confidence < info.rejection_threshold ? unsure : null);
   const name = reason === null ? info.class_names[label] : null;
   const status = reason === null ? "ok" : "rejected";
   return { status, name, confidence, probabilities, reason, error: null, image: input.image };

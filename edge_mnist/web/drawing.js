@@ -6,6 +6,7 @@ const WIDTHS = {
   pen: { thin: 0.05, medium: 0.075, thick: 0.11 },
   eraser: { thin: 0.08, medium: 0.14, thick: 0.22 },
 };
+const DOT = 0.1; // in sides of the canvas; a drawing that reaches no further is no digit
 const [PAPER, INK, ACCENT] = ["#ffffff", "#000000", "#1d4ed8"];
 
 /** @typedef {[number, number]} Point x and y from the upper left corner, in sides of the canvas */
@@ -47,6 +48,16 @@ export class Drawing {
 
   get isEmpty() {
     return !this.#content.strokes.length && !this.#content.picture;
+  }
+
+  /** Whether all that is drawn is a dot, or several in one place. */
+  get isDot() {
+    const { strokes } = this.#content;
+    if (!strokes.length) return false;
+    const [left, top] = strokes[0].points[0];
+    return strokes.every(({ points }) =>
+      points.every(([x, y]) => Math.hypot(x - left, y - top) < DOT),
+    );
   }
 
   get isStrokeOpen() {

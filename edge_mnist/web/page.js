@@ -60,6 +60,11 @@ async function readLatest() {
     showEmpty();
     return;
   }
+  if (drawing.isDot) {
+    find("result").ariaBusy = "false";
+    if (!drawing.isStrokeOpen) pause = window.setTimeout(showDot, PAUSE_MS);
+    return;
+  }
   if (isReading) return;
   isReading = true;
   let readVersion;
@@ -67,8 +72,14 @@ async function readLatest() {
     readVersion = version;
     await readOnce(backend, contentVersion);
     await nextPaint(); // what was drawn meanwhile comes first
-  } while (readVersion !== version && !drawing.isEmpty);
+  } while (readVersion !== version && !drawing.isEmpty && !drawing.isDot);
   isReading = false;
+}
+
+/** Not left to the model: it is given a dot as large as a digit, and reads a 0. */
+function showDot() {
+  const nothing = { name: null, confidence: null, probabilities: null, error: null, image: null };
+  showAnswer({ status: "rejected", reason: "dot", ...nothing }, 0);
 }
 
 /** @param {import("./backend_types.js").Backend} backend @param {number} readContent */
