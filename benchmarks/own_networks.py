@@ -553,7 +553,7 @@ def as_plain_onnx(
 
 
 def as_resnet(channels: int) -> Callable[[Path, Dataset], Stranger]:
-    """torchvision's ResNet-18 with one channel, or with its own three."""
+    """ResNet-18 of torchvision with one channel, or with its own three."""
 
     def make(_folder: Path, dataset: Dataset) -> Stranger:
         from torchvision.models import resnet18
@@ -662,7 +662,7 @@ def other_order(_folder: Path, dataset: Dataset) -> Stranger:
     return Stranger(Reordered())
 
 
-def not_finite(_folder: Path, dataset: Dataset) -> Stranger:
+def not_finite(_folder: Path, _dataset: Dataset) -> Stranger:
     torch.manual_seed(0)
     network = kinds["Conv"]()
     with torch.no_grad():
