@@ -1,4 +1,4 @@
-"""Other people's networks through ``export``: is each identified rightly, or refused for the reason?
+"""Other people's networks through ``export``: identified rightly, or refused for the right reason?
 
 Every network is built from code and trained here for seconds under a preprocessing of its own. It
 is handed over as its author would: a class with weights, TorchScript, ONNX of some opset. The

@@ -25,6 +25,7 @@ from edge_mnist.errors import (
 )
 
 if TYPE_CHECKING:
+    from edge_mnist.exporting.c import CResult, export_c
     from edge_mnist.exporting.convention import MeasuredConvention, PixelConvention, Statement
     from edge_mnist.exporting.onnx import ExportResult, export
     from edge_mnist.exporting.sources import Loading
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from edge_mnist.training.run import RunResult, TrainingRun, train
     from edge_mnist.training.trainer import Progress
     from edge_mnist.validation.benchmark import BenchReport, bench
+    from edge_mnist.validation.c_code import CodeReport, validate_code
     from edge_mnist.validation.gate import Limits
     from edge_mnist.validation.validate import ValidationReport, validate
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 # Where each name is defined, and the extra that its module needs besides onnxruntime.
 _MODULES = {
+    "exporting.c": (("CResult", "export_c"), None),
     "exporting.convention": (("MeasuredConvention", "PixelConvention", "Statement"), None),
     "exporting.onnx": (("ExportResult", "export"), "onnx"),
     "exporting.sources": (("Loading",), "onnx"),
@@ -56,6 +59,7 @@ _MODULES = {
     "training.run": (("RunResult", "TrainingRun", "train"), "train"),
     "training.trainer": (("Progress",), "train"),
     "validation.benchmark": (("BenchReport", "bench"), None),
+    "validation.c_code": (("CodeReport", "validate_code"), None),
     "validation.gate": (("Limits",), None),
     "validation.validate": (("ValidationReport", "validate"), None),
 }
@@ -64,7 +68,9 @@ _NAMES = {name: (module, extra) for module, (names, extra) in _MODULES.items() f
 
 __all__ = [
     "BenchReport",
+    "CResult",
     "ClusterError",
+    "CodeReport",
     "ConventionError",
     "DataError",
     "Dataset",
@@ -97,12 +103,14 @@ __all__ = [
     "bench",
     "cross_validate",
     "export",
+    "export_c",
     "export_triton",
     "export_web",
     "find_recipe",
     "load_dataset",
     "train",
     "validate",
+    "validate_code",
 ]
 
 

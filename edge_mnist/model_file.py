@@ -182,11 +182,15 @@ def _verify_manifest(file: ModelFile) -> None:
     Raises:
         ModelError: They differ: the file was altered, or the export was interrupted.
     """
+    path = file.path.parent / MANIFEST_NAME
+    if not path.is_file():
+        return
     try:
-        manifest = json.loads((file.path.parent / MANIFEST_NAME).read_bytes())
-        expected = manifest["files"][file.path.name]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # no manifest of ours, or one that does not list this file
+        expected = json.loads(path.read_bytes())["files"][file.path.name]["sha256"]
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}, which verifies the model: {error}") from error
+    except (KeyError, TypeError):
+        return  # not written by export, or it does not list this file
     if expected != file.sha256:
         raise ModelError(
             f"{file.path} is not the file of {MANIFEST_NAME} beside it: it was altered, or the "

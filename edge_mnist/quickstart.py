@@ -32,6 +32,7 @@ class QuickstartResult:
     picture_path: str
     prediction: Prediction
     grid_path: str
+    schema_version: int = 1
 
 
 def run_quickstart(

@@ -13,8 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from page_driver import export_page
 from PIL import Image
+
+from edge_mnist.machine import passive_waiting
+
+with passive_waiting():  # as in the command, and not for the programs that tests start
+    import torch
 
 from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.exporting.onnx import export
@@ -95,6 +100,12 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         sheet: Image.Image = draw_digit(digit, generator)
         sheet.save(path)
     return paths
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page with the shipped model, in a folder of a site."""
+    return export_page(tmp_path_factory.mktemp("site"))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,9 @@ from edge_mnist.validation.benchmark import (
     recommend,
     to_json,
 )
-from edge_mnist.validation.timing import Latency, time_in_turns
+from edge_mnist.validation.gate import Limits, check_accuracy_lost
+from edge_mnist.validation.timing import SAME_SPEED, Latency, time_in_turns
+from edge_mnist.validation.validate import validate
 
 SHIPPED = shipped_folder() / "default"
 
@@ -98,6 +100,17 @@ def test_every_variant_is_measured(tmp_path: Path, exports: Path) -> None:
     assert found.recommendation is not None
     assert found.recommendation.name in (FLOAT32_NAME, INT8_NAME)
     assert found.recommendation.reasons
+    # What validate says of int8's speed is what bench says, unless it is a matter of measurement.
+    (comparison,) = (
+        one.against_float32
+        for one in validate([exports], self_test=True).models
+        if one.against_float32
+    )
+    is_slow = any("is slower than" in reason for reason in found.recommendation.reasons)
+    ratio = by_name[INT8_NAME].latency.p50_us / by_name[FLOAT32_NAME].latency.p50_us
+    assert is_slow == (ratio > SAME_SPEED)
+    assert comparison.slower == (comparison.p50_ratio > SAME_SPEED)
+    assert comparison.slower == is_slow or abs(np.log(ratio / SAME_SPEED)) < 0.2
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -140,6 +153,17 @@ def test_a_wrong_model_is_not_recommended_however_fast() -> None:
     found = recommend([measured("good", 30, 9, 0.997), measured("bad", 5, 1, 0.98)])
     assert found is not None
     assert found.name == "good"
+
+
+def test_the_gate_s_limit_of_lost_accuracy_holds_for_a_recommendation() -> None:
+    """On few test images one of them is allowed, as validate allows it."""
+    for n_images, n_lost, name in ((360, 1, "int8"), (360, 2, "f32"), (10_000, 10, "int8")):
+        float32 = measured("f32", 30, 200, 0.99, n_test_images=n_images)
+        int8 = measured("int8", 20, 50, 0.99 - n_lost / n_images, n_test_images=n_images)
+        found = recommend([float32, int8])
+        assert found is not None
+        assert found.name == name
+        assert check_accuracy_lost(n_lost / n_images, n_images, Limits()).passed == (name == "int8")
 
 
 def test_regressions() -> None:

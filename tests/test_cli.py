@@ -1,5 +1,9 @@
+import dataclasses
+import itertools
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,8 +13,24 @@ from pathlib import Path
 import pytest
 from conftest import Command
 from PIL import Image
+from typer.main import get_command
 
 from edge_mnist import doctor
+from edge_mnist.cli import load_commands, rendering
+from edge_mnist.cli.app import app, carry_options
+from edge_mnist.exporting.onnx import ExportResult
+from edge_mnist.exporting.targets import TARGETS
+from edge_mnist.exporting.triton import TritonResult
+from edge_mnist.exporting.web import WebResult
+from edge_mnist.model_file import CHECKPOINT_NAME, locate, shell_path
+from edge_mnist.plots.plot import Plots
+from edge_mnist.quickstart import QuickstartResult
+from edge_mnist.ray.job import JobReport
+from edge_mnist.training.cross_validation import FoldsResult
+from edge_mnist.training.datasets import Dataset
+from edge_mnist.training.recipes import RECIPES, Recipe, find_recipe
+from edge_mnist.training.run import RunResult, train
+from edge_mnist.validation.benchmark import BenchReport
 
 COMMANDS = ("train", "export", "validate", "plot", "predict", "doctor", "quickstart")
 
@@ -115,6 +135,75 @@ def test_predict_json(edge_mnist: Command, drawings: list[Path]) -> None:
     assert item["confidence"] == max(item["probabilities"])
 
 
+def test_every_json_says_its_schema(edge_mnist: Command, drawings: list[Path]) -> None:
+    run = {
+        "predict": (drawings[4], "--provider", "cpu"),
+        "info": (),
+        "models": (),
+        "recipes": (),
+        "doctor": (),
+        "validate": ("nano", "--self-test"),
+    }
+    # Those that take longer print the dataclass that their function returns.
+    printed: dict[str, tuple[type, ...]] = {
+        "train": (RunResult, FoldsResult),
+        "bench": (BenchReport,),
+        "export": (ExportResult, WebResult, TritonResult),
+        "plot": (Plots,),
+        "quickstart": (QuickstartResult,),
+    }
+    load_commands()
+    has_json = {
+        name
+        for name, command in get_command(app).commands.items()  # type: ignore[attr-defined]
+        if any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert {*run, *printed} == has_json
+    for name, options in run.items():
+        done = edge_mnist(name, *options, "--json")
+        assert json.loads(done.stdout)["schema_version"] == 1, name
+    done = edge_mnist("predict", drawings[4], "--jsonl")
+    assert json.loads(done.stdout)["schema_version"] == 1
+    for result in (*itertools.chain.from_iterable(printed.values()), JobReport):
+        assert "schema_version" in {field.name for field in dataclasses.fields(result)}, result
+
+
+@pytest.mark.parametrize("command", ["models", "recipes"])
+def test_tables_fit_a_narrow_terminal(edge_mnist: Command, command: str) -> None:
+    wide = edge_mnist(command, env={"COLUMNS": "200"})
+    narrow = edge_mnist(command, env={"COLUMNS": "40"})
+    assert max(map(len, narrow.stdout.splitlines())) <= 40
+    for number in ("47,994", "1,773,712", "99.65%"):
+        assert number in narrow.stdout
+        assert number in wide.stdout
+    assert "…" not in narrow.stdout + wide.stdout
+
+
+def test_help_lists_choices_and_the_shell_completes_them(edge_mnist: Command) -> None:
+    for line, choices in (
+        ("predict --provider ", ("auto", "cpu", "cuda")),
+        ("predict --engine ", ("local", "ray")),
+        ("export --target ", tuple(target.name for target in TARGETS)),
+        ("train --recipe ", tuple(RECIPES)),
+        ("train --device ", ("auto", "cpu", "cuda")),
+    ):
+        name, option = line.split()
+        words = {"COMP_WORDS": f"edge-mnist {line}", "COMP_CWORD": "3"}
+        completed = subprocess.run(
+            [Path(sys.executable).with_name("edge-mnist")],
+            env=os.environ | {"_EDGE_MNIST_COMPLETE": "complete_bash", **words},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert completed.stdout.split() == list(choices)
+        shown = edge_mnist(name, "--help", env={"COLUMNS": "200"}).stdout
+        described = shown[shown.index(option) :].partition("\n  --")[0]
+        assert all(choice in described for choice in choices)
+    keys = edge_mnist("train", "--help").stdout
+    assert all(field.name in keys for field in dataclasses.fields(Recipe) if field.name != "name")
+
+
 def test_predict_folders_and_stdin(
     edge_mnist: Command, drawings: list[Path], tmp_path: Path
 ) -> None:
@@ -209,9 +298,11 @@ def test_a_closed_pipe_is_no_error(drawings: list[Path], tmp_path: Path) -> None
 
 
 def test_one_flow_without_options(
-    edge_mnist: Command, drawings: list[Path], tmp_path: Path
+    edge_mnist: Command, drawings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Train, export and predict work on each other's results; only the data set is named."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME")
     assert edge_mnist("export").returncode == 3  # nothing trained yet
     done = edge_mnist("train", "--dataset", "digits", "--epochs", "12")
     assert done.returncode == 0, done.stderr
@@ -226,6 +317,65 @@ def test_one_flow_without_options(
     done = edge_mnist("validate", "--max-accuracy-lost", "0.02")
     assert done.returncode == 0, done.stdout + done.stderr
     assert edge_mnist("validate", "--self-test").returncode == 0
+    assert [*(tmp_path / "home").rglob("*onnxruntime*")] == []  # where its telemetry goes
+
+
+def next_command(stderr: str) -> str:
+    (hint,) = (line for line in stderr.splitlines() if line.startswith("next: "))
+    return hint.removeprefix("next: edge-mnist ")
+
+
+def test_hints_can_be_pasted(
+    digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a folder has the name of a released model, and characters that a shell reads."""
+
+    def paste(hint: str, more: str = "") -> subprocess.CompletedProcess[str]:
+        command = f"{shlex.quote(sys.executable)} -m edge_mnist {hint} {more}"
+        return subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    recipe = find_recipe(dataset="digits", epochs=2)
+    run = train(recipe, digits, out=tmp_path / "nano")
+    shutil.copytree(tmp_path / "nano", tmp_path / "runs" / "newer")
+    os.utime(tmp_path / "runs" / "newer" / CHECKPOINT_NAME, (2e9, 2e9))
+    result = dataclasses.replace(run.result, folder="nano")
+    rendering.print_training(result, carried=carry_options(offline=True))
+    hint = next_command(capsys.readouterr().err)
+    assert hint == "export ./nano --quantize --offline"
+    done = paste(hint, """-o "max/it's" --dataset digits --max-accuracy-lost 0.3""")
+    assert done.returncode == 0, done.stderr
+    assert "nano/checkpoint.safetensors exported" in done.stdout
+    assert "model.int8.onnx" in done.stdout
+    done = paste(next_command(done.stderr), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {Path(one["path"]).parent for one in report["models"]} == {Path("max/it's")}
+    limits = {
+        check["limit"]
+        for one in report["models"]
+        for check in one["checks"]
+        if check["name"] == "accuracy lost by int8"
+    }
+    assert limits == {0.3}
+
+
+def test_what_a_hint_repeats() -> None:
+    assert carry_options(data_dir=None, offline=False, quantize=None) == ""
+    carried = carry_options(max_accuracy_lost=0.01, data_dir=Path("my data"), offline=True)
+    assert carried == " --max-accuracy-lost 0.01 --data-dir 'my data' --offline"
+
+
+def test_paths_on_a_command_line() -> None:
+    for path, word in (
+        ("runs/a", "runs/a"),
+        ("-x", "./-x"),
+        ("nano/model.onnx", "./nano/model.onnx"),
+    ):
+        assert shell_path(path) == word
+        assert locate(shell_path(path)) == Path(path)
+    assert shell_path("a b") == "'a b'"
 
 
 def test_quickstart_without_mnist(edge_mnist: Command, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A data set of one's own: invented signs, in every layout, and how a folder is split."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,8 +15,11 @@ from PIL import Image, ImageDraw
 
 from edge_mnist import Predictor
 from edge_mnist.errors import DataError, ModelError
+from edge_mnist.exporting.onnx import export
 from edge_mnist.picture import read_picture
+from edge_mnist.training.calibration import measure_confidences
 from edge_mnist.training.datasets import load_dataset, split_training
+from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import train
 
@@ -345,9 +349,14 @@ def test_signs_of_several_parts_all_the_way(edge_mnist: Command, tmp_path: Path)
     done = edge_mnist("export", "run", "--quantize", "--max-accuracy-lost", "0.1")
     assert done.returncode == 0, done.stderr
     assert edge_mnist("validate", "exports", "--max-accuracy-lost", "0.1").returncode == 0
-    # The very pictures of the test part, found by what the model sees of them, as files.
+    card = (tmp_path / "exports" / "MODEL_CARD.md").read_text()
+    assert "one sign of the classes above per picture" in " ".join(card.split())
+    assert "needs 299 images that the training held out" in " ".join(card.split())
+    assert "digit" not in card
+    # The very pictures of the test part, found by what the model sees of them, as files. None is
+    # rejected: a threshold by twenty images would be one by chance.
     dataset = load_dataset(str(folder))
-    predictor = Predictor(tmp_path / "exports", accept_all=True)
+    predictor = Predictor(tmp_path / "exports")
     assert predictor.info.framing == "ink"
     tests = images_of(dataset.test_images)  # none of which is a training image
     paths = [
@@ -362,6 +371,39 @@ def test_signs_of_several_parts_all_the_way(edge_mnist: Command, tmp_path: Path)
     # The command reads new ones by the same path.
     new = write_signs(tmp_path / "new", 4, names=SEVERAL_PARTS, seed=99)
     paths = sorted(new.rglob("*.png"))
-    done = edge_mnist("predict", *paths, "--json", "--accept-all")
+    done = edge_mnist("predict", *paths, "--json")
     names = np.array([item["name"] for item in json.loads(done.stdout)["items"]])
     assert (names == [path.parent.name for path in paths]).mean() > 0.85
+
+
+def test_what_train_says_is_rejected_is_what_predict_rejects(tmp_path: Path) -> None:
+    for seed, (part, n_pictures) in enumerate((("train", 20), ("val", 62), ("test", 12))):
+        write_signs(tmp_path / "signs" / part, n_pictures, names=SEVERAL_PARTS, seed=seed)
+    dataset = load_dataset(str(tmp_path / "signs"))
+    run = train(find_recipe("digits", dataset=dataset.name, epochs=6), dataset)
+    calibration, logits = (
+        run.checkpoint.calibration,
+        compute_logits(run.network, dataset.test_images),
+    )
+    assert calibration.rejection_threshold > 0
+    assert run.result.test_rejected == calibration.measure_rejected(logits)
+    # A threshold that rejects some of so few pictures.
+    confidences = measure_confidences(logits, calibration.temperature)
+    strict = dataclasses.replace(
+        calibration, rejection_threshold=float(np.quantile(confidences, 0.3))
+    )
+    checkpoint = dataclasses.replace(run.checkpoint, calibration=strict)
+    exported = export(dataclasses.replace(run, checkpoint=checkpoint), folder=tmp_path / "out")
+    (report,) = exported.validation.models
+    assert report.accuracy is not None
+    assert report.accuracy.rejected == pytest.approx(0.3, abs=0.02)
+    paths = sorted((tmp_path / "signs" / "test").rglob("*.png"))
+    predictor = Predictor(tmp_path / "out")
+    answers = [predictor.predict(path) for path in paths]
+    rejected = [one.status == "rejected" for one in answers]
+    assert np.mean(rejected) == pytest.approx(report.accuracy.rejected, abs=1.5 / len(paths))
+    assert {one.reason for one in answers} == {None, "none of the classes"}
+    everything = Predictor(tmp_path / "out", accept_all=True)
+    names = [everything.predict(path).name for path in paths]
+    right = [name == path.parent.name for name, path in zip(names, paths, strict=True)]
+    assert np.mean(right) == pytest.approx(run.result.test_accuracy)

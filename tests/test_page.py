@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from chromium import PROGRAM
 from conftest import serve
-from page_driver import CONTROL, SEVEN, SHIFT, Page, Point, between, export_page, fetch_axe
+from page_driver import CONTROL, SEVEN, SHIFT, Page, Point, between, fetch_axe
 from test_serving import run_server
 
 EIGHT: list[Point] = [
@@ -28,8 +28,7 @@ EXAMPLES = "document.querySelectorAll('.example')"
 
 
 @pytest.fixture(scope="module")
-def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    site = export_page(tmp_path_factory.mktemp("site"))
+def urls(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with run_server(tmp_path_factory.mktemp("server")) as server, serve(site) as address:
         yield {"server": f"{server.url}/", "web": f"{address}below/digits/"}
 
@@ -386,8 +385,8 @@ def type_key(browser: Page, key: str) -> None:
     browser.press("Enter")
 
 
-def test_opened_as_a_file(browser: Page, tmp_path: Path) -> None:
-    page = export_page(tmp_path) / "below" / "digits" / "index.html"
+def test_opened_as_a_file(browser: Page, site: Path) -> None:
+    page = site / "below" / "digits" / "index.html"
     browser.show(page.as_uri(), status="error")
     assert browser.text("headline") == "This page needs a web server"
     assert "python3 -m http.server" in browser.text("advice")

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_mnist.exporting.golden import draw_golden_images
 from edge_mnist.exporting.convention import PixelConvention
+from edge_mnist.exporting.golden import draw_golden_images
 from edge_mnist.exporting.graph import Quantization, attach_contract, quantize_body
 from edge_mnist.exporting.sources import TorchNetwork
 from edge_mnist.model_file import shipped_folder

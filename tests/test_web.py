@@ -14,7 +14,7 @@ import pytest
 from chromium import PROGRAM
 from conftest import Command, serve
 from numpy.typing import NDArray
-from page_driver import MODEL, Page, export_page
+from page_driver import MODEL, Page
 from PIL import Image
 from web_pictures import CASES, REASONS, write_pictures
 
@@ -32,11 +32,6 @@ needs_npm = pytest.mark.skipif(not shutil.which("npm"), reason="npm is not insta
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_pictures(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_page(tmp_path_factory.mktemp("site"))
 
 
 def read_with_node(pictures: list[Path], folder: Path, framing: str) -> list[ModelInput]:
@@ -236,6 +231,12 @@ def test_a_file_that_is_no_picture(page: Page, tmp_path: Path) -> None:
     answer = page.read_picture(tmp_path / "text.png")
     assert answer["status"] == "error"
     assert answer["error"] == "not a picture that this browser can read, or damaged"
+
+
+def test_pictures_are_read_outside_the_pages_thread(page: Page) -> None:
+    names = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert any(name.endswith("/backend.js") for name in names)
+    assert not any("/picture/" in name for name in names)
 
 
 def test_nothing_was_asked_of_the_network(page: Page) -> None:

@@ -14,15 +14,20 @@ from edge_mnist.cli.streams import escape, prepare_streams
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.machine import passive_waiting
 
-__all__ = ["main"]
+__all__ = ["load_commands", "main"]
+
+
+def load_commands() -> None:
+    """Import the module of each command, which adds it to the app."""
+    for module in pkgutil.iter_modules(__path__):
+        if module.name not in ("app", "rendering", "streams"):
+            importlib.import_module(f"{__name__}.{module.name}")
 
 
 def main() -> None:
     """Run the command ``edge-mnist``; an error that a user can cause is a line and an exit code."""
     prepare_streams()
-    for module in pkgutil.iter_modules(__path__):
-        if module.name not in ("app", "rendering", "streams"):
-            importlib.import_module(f"{__name__}.{module.name}")
+    load_commands()
     try:
         try:
             with passive_waiting():

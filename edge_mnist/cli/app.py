@@ -30,10 +30,15 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never download anythin
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 MaxAccuracyLost = Annotated[float, typer.Option(help="Share of accuracy that int8 may lose.")]
+PROVIDER_NAMES = ("auto", "cpu", "cuda")
 Provider = Annotated[
     str | None,
     typer.Option(
-        help="auto, cpu or cuda. [default: auto]", envvar="EDGE_MNIST_PROVIDER", show_default=False
+        help="Where the model runs. [default: auto]",
+        metavar="|".join(PROVIDER_NAMES),
+        autocompletion=lambda: [*PROVIDER_NAMES],
+        envvar="EDGE_MNIST_PROVIDER",
+        show_default=False,
     ),
 ]
 MODEL_HELP = (

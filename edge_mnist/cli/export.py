@@ -24,6 +24,7 @@ SCALE_HELP = (
     "0..1, 0..255, -1..1, -0.5..0.5, mnist (mean 0.1307, std 0.3081), imagenet, imagenet-gray or "
     "imagenet-red. [default: measured]"
 )
+TARGET_NAMES = [target.name for target in TARGETS]
 TARGET_HELP = "; ".join(f"{target.name}: {target.writes}" for target in TARGETS) + "."
 FOLDER_HELP = f"Folder. [default: {', '.join(target.folder for target in TARGETS)}]"
 
@@ -31,7 +32,14 @@ FOLDER_HELP = f"Folder. [default: {', '.join(target.folder for target in TARGETS
 @app.command()
 def export(
     source: Annotated[str | None, typer.Argument(help=SOURCE_HELP)] = None,
-    target: Annotated[str, typer.Option(help=TARGET_HELP)] = "onnx",
+    target: Annotated[
+        str,
+        typer.Option(
+            help=TARGET_HELP,
+            metavar="|".join(TARGET_NAMES),
+            autocompletion=lambda: TARGET_NAMES,
+        ),
+    ] = "onnx",
     quantize: Annotated[
         bool | None, typer.Option("--quantize", help="Write an int8 file too.")
     ] = None,

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from edge_mnist.cli.streams import escape
 from edge_mnist.model_file import shell_path
 
 if TYPE_CHECKING:
@@ -23,13 +27,43 @@ if TYPE_CHECKING:
     from edge_mnist.validation.validate import Float32Comparison, ModelReport, ValidationReport
 
 
-OUT = Console(highlight=False, soft_wrap=True)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+MIN_TEXT_WIDTH = 20  # characters, of a column that is wrapped
+# Without markup and emoji codes: names of files and classes are printed as they are.
+OUT = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
     """Print a line of progress on stderr."""
-    ERR.print(text, markup=False)
+    ERR.print(escape(text))
+
+
+def print_line(text: str, style: str | None = None) -> None:
+    """Print a line on stdout."""
+    OUT.print(escape(text), style=style)
+
+
+def print_table(table: Table) -> None:
+    """Print a table; where the terminal is too narrow for it, a line for each cell.
+
+    Only a last column of text is wrapped: everything else could not be read any more.
+    """
+    last = table.columns[-1]
+    for column in table.columns:
+        column.no_wrap = column is not last or column.justify == "right"
+    width = Measurement.get(OUT, OUT.options.update(max_width=1000), table).maximum
+    if not last.no_wrap:
+        width -= max(0, max(map(cell_len, map(str, last.cells))) - MIN_TEXT_WIDTH)
+    if width <= OUT.width:
+        OUT.print(table)
+        return
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    for row, cells in zip(table.rows, rows, strict=True):
+        named = zip((column.header for column in table.columns), map(str, cells), strict=True)
+        texts = [f"{header} {cell.strip()}".strip() for header, cell in named if cell.strip()]
+        OUT.print(texts[0], style=row.style or "bold", soft_wrap=False)
+        for text in texts[1:]:
+            OUT.print(Padding(text, (0, 0, 0, 2)), soft_wrap=False)
 
 
 def warn_of_skipped(skipped: "Sequence[str]") -> None:
@@ -113,19 +147,18 @@ def print_folds(result: "FoldsResult") -> None:
         table.add_row(str(one.recipe.fold), *accuracies, f"{one.train_s:.0f}")
     table.add_row("mean", f"{result.validation_mean:.2%}", f"{result.test_mean:.2%}")
     table.add_row("std", f"{result.validation_std:.2%}", f"{result.test_std:.2%}")
-    OUT.print(f"{result.folder}: recipe {result.recipe.name}, {len(result.folds)} folds")
-    OUT.print(table)
+    print_line(f"{result.folder}: recipe {result.recipe.name}, {len(result.folds)} folds")
+    print_table(table)
 
 
 def print_run(result: "RunResult") -> None:
     """Print what a training measured."""
     threads = f"{result.threads} thread" + "s" * (result.threads != 1)
     rejected = f", {result.test_rejected:.2%} rejected" if result.test_rejected else ""
-    OUT.print(
+    print_line(
         f"{result.folder}: {result.test_accuracy:.2%} of {result.n_test_images:,} test images"
         f"{rejected} (validation {result.validation_accuracy:.2%}), {result.n_weights:,} weights, "
-        f"{result.train_s:.0f} s on {result.device}, {threads}",
-        markup=False,
+        f"{result.train_s:.0f} s on {result.device}, {threads}"
     )
 
 
@@ -133,37 +166,40 @@ def print_validation(report: "ValidationReport") -> None:
     """Print every check of a validation, the missed ones in red."""
     for model in report.models:
         print_model_report(model)
-    OUT.print("[bold green]passed[/]" if report.passed else "[bold red]FAILED[/]")
+    if report.passed:
+        print_line("passed", "bold green")
+    else:
+        print_line("FAILED", "bold red")
 
 
 def print_model_report(model: "ModelReport") -> None:
     """Print what was found out about one model file."""
     providers = ", ".join(model.providers)
-    OUT.print(f"[bold]{model.path}[/]  {model.size_bytes:,} bytes, on {providers}")
-    OUT.print(f"  against {model.reference}", markup=False)
+    print_line(f"{model.path}  {model.size_bytes:,} bytes, on {providers}", "bold")
+    print_line(f"  against {model.reference}")
     if model.data_note:
-        OUT.print(f"  note: {model.data_note}", markup=False, style="yellow")
+        print_line(f"  note: {model.data_note}", "yellow")
     table = Table("", "check", "measured", "limit", box=None, pad_edge=False)
     for check in model.checks:
         mark, style = ("ok", None) if check.passed else ("MISSED", "bold red")
         cells = (f"  {mark}", check.name, f"{check.measured:.3g}", f"{check.limit:.3g}")
         table.add_row(*cells, style=style)
-    OUT.print(table)
+    print_table(table)
     if model.accuracy:
         by_class = "  ".join(
             f"{name} {value:.1%}" for name, value in model.accuracy.by_class.items()
         )
-        OUT.print(
+        print_line(
             f"  accuracy {model.accuracy.accuracy:.2%} of {model.accuracy.n_images:,} "
             f"test images: {by_class}"
         )
-        OUT.print(
+        print_line(
             f"  expected calibration error {model.accuracy.calibration_error:.4f}, "
             f"{model.accuracy.rejected:.2%} rejected"
         )
     if model.robustness:
-        OUT.print(_robustness_table(model.robustness))
-    OUT.print(f"  p50 for one image {model.latency.p50_us:.1f} us")
+        print_table(_robustness_table(model.robustness))
+    print_line(f"  p50 for one image {model.latency.p50_us:.1f} us")
     if model.against_float32:
         _print_comparison(model.against_float32)
 
@@ -185,27 +221,28 @@ def _print_comparison(comparison: "Float32Comparison") -> None:
     if comparison.accuracy_lost is not None:
         text += f"{comparison.accuracy_lost * 100:.2f} points of accuracy lost, "
         text += f"{comparison.labels_changed} labels changed, "
-    OUT.print(f"{text}p50 {comparison.p50_ratio:.2f} times its own, timed in turns")
+    print_line(f"{text}p50 {comparison.p50_ratio:.2f} times its own, timed in turns")
     if comparison.slower:
-        OUT.print("  [yellow]slower than float32 on this machine: prefer model.onnx[/]")
+        print_line("  slower than float32 on this machine: prefer model.onnx", "yellow")
 
 
 def print_benchmark(report: "BenchReport", worse: "Sequence[Regression] | None") -> None:
     """Print a benchmark, what to use here, and what got worse since an earlier one."""
-    OUT.print(f"{report.processor}, {report.threads} thread(s), provider {_providers(report)}")
-    OUT.print(_latency_table(report))
-    OUT.print(_throughput_table(report))
+    print_line(f"{report.processor}, {report.threads} thread(s), provider {_providers(report)}")
+    print_table(_latency_table(report))
+    print_table(_throughput_table(report))
     if report.recommendation:
-        OUT.print(f"use here: [bold]{report.recommendation.name}[/]")
+        print_line(f"use here: {report.recommendation.name}", "bold")
         for reason in report.recommendation.reasons:
-            OUT.print(f"  {reason}", markup=False)
+            print_line(f"  {reason}")
     for loss in worse or ():
-        OUT.print(
-            f"[bold red]WORSE[/] {loss.name}, {loss.measure}: {loss.now:,.1f}, "
-            f"expected {loss.base:,.1f}, {loss.ratio - 1:.0%} worse"
+        print_line(
+            f"WORSE {loss.name}, {loss.measure}: {loss.now:,.1f}, "
+            f"expected {loss.base:,.1f}, {loss.ratio - 1:.0%} worse",
+            "bold red",
         )
     if worse is not None and not worse:
-        OUT.print("[bold green]no regression[/]")
+        print_line("no regression", "bold green")
 
 
 def _latency_table(report: "BenchReport") -> Table:
@@ -257,7 +294,7 @@ def print_networks(entries: "Sequence[NetworkEntry]") -> None:
         sizes = (f"{entry.n_weights:,}", f"{entry.n_multiply_adds:,}")
         accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.2%}"
         table.add_row(entry.name, *sizes, accuracy, entry.best_recipe or "", entry.about)
-    OUT.print(table)
+    print_table(table)
 
 
 def print_recipes(entries: "Sequence[RecipeEntry]") -> None:
@@ -275,15 +312,15 @@ def print_recipes(entries: "Sequence[RecipeEntry]") -> None:
             f"{entry.n_multiply_adds:,}",
             "-" if entry.accuracy is None else f"{entry.accuracy:.2%}",
         )
-    OUT.print(table)
+    print_table(table)
 
 
 def print_quickstart(result: "QuickstartResult") -> None:
     """Print all that a quickstart made."""
     print_run(result.run)
-    OUT.print(result.export.to_text(), markup=False)
+    print("\n".join(map(escape, result.export.to_text().splitlines())))
     print_validation(result.validation)
-    OUT.print(
+    print_line(
         f"{result.picture_path} reads {result.prediction.name} ({result.prediction.confidence:.1%})"
     )
-    OUT.print(f"predicted test digits, wrong ones framed: {result.grid_path}")
+    print_line(f"predicted test digits, wrong ones framed: {result.grid_path}")

@@ -19,7 +19,7 @@ class _Output(io.TextIOWrapper):
         Raises:
             OutputError: The stream is closed, or its disk is full.
         """
-        if not text:  # how Click finds out what kind of stream it is, heedless of errors
+        if text == "":  # how Click finds out what kind of stream it is, heedless of errors
             return 0
         with self._translate_errors():
             return super().write(text)

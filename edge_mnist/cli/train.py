@@ -3,18 +3,20 @@
 import dataclasses
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, carry_options, print_json
 from edge_mnist.machine import require_package
+from edge_mnist.training.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from edge_mnist.training.cross_validation import FoldsResult
     from edge_mnist.training.datasets import Dataset
     from edge_mnist.training.run import TrainingRun
 
+KEYS = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "name")
 DatasetName = Annotated[
     str | None,
     typer.Option(
@@ -24,13 +26,23 @@ DatasetName = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="KEY=VALUE for any number of the recipe; repeat."),
+    typer.Option(
+        "--set",
+        help=f"KEY=VALUE for any number of the recipe; repeat. Keys: {', '.join(KEYS)}.",
+        autocompletion=lambda: [f"{key}=" for key in KEYS],
+    ),
 ]
 
 
 @app.command()
 def train(
-    recipe: Annotated[str | None, typer.Option(help="Preset. [default: default]")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Preset: {', '.join(RECIPES)}. [default: default]",
+            autocompletion=lambda: [*RECIPES],
+        ),
+    ] = None,
     dataset: DatasetName = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -41,7 +53,9 @@ def train(
         int | None, typer.Option(help="Cross-validate: train so many networks in turn.")
     ] = None,
     settings: Settings = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")
+    ] = "auto",
     threads: Annotated[
         int | None,
         typer.Option(
@@ -50,12 +64,15 @@ def train(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder. [default: runs/RECIPE]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", hidden=True)] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue --out, or the newest unfinished run.")
+        bool, typer.Option("--resume", help="Continue --output, or the newest unfinished run.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+        bool, typer.Option("--overwrite", help="Replace the run in --output.")
     ] = False,
     data_dir: DataDir = None,
     offline: Offline = False,
@@ -64,6 +81,7 @@ def train(
 ) -> None:
     """Train a network, or one for each fold; writes a run folder with plots."""
     require_package("torch", "train")
+    from edge_mnist.session import read_threads
     from edge_mnist.training.recipes import find_recipe, parse_changes
 
     named = {"dataset": dataset, "epochs": epochs, "seed": seed, "folds": folds}
@@ -71,16 +89,18 @@ def train(
     changes = {**named, **parse_changes(settings or ())}
     if not resume:
         find_recipe(recipe, **changes)  # a mistake is told before PyTorch's import of seconds
+    asked = read_threads(threads)
     from edge_mnist.cli import rendering
-    from edge_mnist.session import read_threads
     from edge_mnist.training.cross_validation import cross_validate
     from edge_mnist.training.datasets import load_dataset
     from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run, read_run_threads
     from edge_mnist.training.run import train as train_network
     from edge_mnist.training.unipen import load_unipen
 
-    plan, folder = plan_run(recipe, changes, folder=out, resume=resume, overwrite=overwrite)
-    asked, started = read_threads(threads), read_run_threads(folder) if resume and folder else None
+    plan, folder = plan_run(
+        recipe, changes, folder=output or out, resume=resume, overwrite=overwrite
+    )
+    started = read_run_threads(folder) if resume and folder else None
     if asked and started and asked != started:
         rendering.say(
             f"note: {folder} was started with {started} threads; with {asked} its weights will "

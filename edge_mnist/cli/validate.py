@@ -44,15 +44,13 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check model files against their reference; exit 1 if one misses a limit."""
-    if plots and self_test:
-        raise UsageError("--plots draws the test set, which a --self-test does not use")
-    if dataset and self_test:
-        raise UsageError("--dataset has no effect with --self-test, which uses golden images only")
+    if self_test and (plots or dataset):
+        option = "--plots" if plots else "--dataset"
+        raise UsageError(f"{option} has no effect with --self-test, which uses golden images")
     if plots:
         require_package("matplotlib", "train")
     from edge_mnist.cli import rendering
     from edge_mnist.model_file import find_models, read_model
-    from edge_mnist.training.datasets import load_dataset
     from edge_mnist.validation.c_code import is_code_folder
     from edge_mnist.validation.gate import Limits
     from edge_mnist.validation.validate import load_test_data
@@ -60,13 +58,13 @@ def validate(
 
     folders = [name for name in models or [] if is_code_folder(name)]
     if folders:
-        _validate_code(models or [], folders, self_test, data_dir, offline, as_json)
+        _validate_code(models or [], folders, dataset, self_test, data_dir, offline, as_json)
     paths = find_models(models, prefer_exports=True)
     data = None
-    if dataset:
-        data = load_dataset(dataset, data_dir=data_dir, offline=offline)
-    elif not self_test:
-        data = load_test_data(map(read_model, paths), data_dir=data_dir, offline=offline)
+    if not self_test:
+        data = load_test_data(
+            map(read_model, paths), name=dataset, data_dir=data_dir, offline=offline
+        )
     report = validate_models(
         paths,
         data,
@@ -90,6 +88,7 @@ def validate(
 def _validate_code(
     names: list[str],
     folders: list[str],
+    dataset: str | None,
     self_test: bool,
     data_dir: Path | None,
     offline: bool,
@@ -98,6 +97,8 @@ def _validate_code(
     """Validate what ``export --target c`` wrote, and end the command."""
     from edge_mnist.validation.c_code import validate_code
 
+    if dataset:
+        raise UsageError("--dataset has no effect on C code, which is tested on its model's")
     if len(folders) != len(names):
         raise UsageError("C code and model files are validated apart: name one kind")
     reports = [

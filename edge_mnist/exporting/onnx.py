@@ -47,7 +47,11 @@ from edge_mnist.model_file import (
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.calibration import Calibration, Validation, calibrate
 from edge_mnist.training.datasets import Dataset, load_dataset, split_training
-from edge_mnist.training.provenance import TrainingData, record_training_data
+from edge_mnist.training.provenance import (
+    TrainingData,
+    compare_with_training,
+    record_training_data,
+)
 from edge_mnist.training.recipes import Recipe
 from edge_mnist.validation.gate import Limits, Reference
 from edge_mnist.validation.robustness import measure_robustness
@@ -226,6 +230,7 @@ def export(
         data_dir=data_dir,
         offline=offline,
     )
+    compare_with_training(opened.trained_on, opened.dataset, opened.name)  # before work of minutes
     target = Path(folder)
     if not overwrite:
         refuse_foreign_files(target)

@@ -7,6 +7,7 @@ runtime, onnxruntime-web, is taken by npm when the page is made and is no part o
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -172,7 +173,8 @@ def fetch_runtime(*, offline: bool = False) -> dict[str, bytes]:
     """
     package = f"{RUNTIME}@{VERSION}"
     with tempfile.TemporaryDirectory(prefix="edge-mnist-web-") as folder:
-        command = ["npm", "pack", package, *NPM_OPTIONS, *["--offline"] * offline]
+        npm = shutil.which("npm") or "npm"  # on Windows it is npm.cmd, which only which() finds
+        command = [npm, "pack", package, *NPM_OPTIONS, *["--offline"] * offline]
         try:
             done = subprocess.run(
                 command, cwd=folder, capture_output=True, text=True, timeout=NPM_S, check=False

@@ -24,6 +24,7 @@ from edge_mnist.training.run import (
     RunResult,
     check_run_folder,
     check_same_data,
+    lock_output,
     read_recipe,
     to_json,
     train,
@@ -53,8 +54,10 @@ class FoldsResult:
     validation_std: float
     test_mean: float
     test_std: float
+    schema_version: int = 1
 
 
+@lock_output
 def cross_validate(
     recipe: Recipe,
     dataset: Dataset,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -11,13 +12,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import filelock
 import numpy as np
 import torch
 from torch import nn
 
-from edge_mnist.errors import DataError, ModelError, UsageError
+from edge_mnist.errors import DataError, ModelError, OutputError, UsageError
 from edge_mnist.files import make_folder, output_errors, write_atomically
 from edge_mnist.machine import processor_name
 from edge_mnist.model_file import CHECKPOINT_NAME, locate
@@ -39,6 +41,10 @@ RUNS_FOLDER = Path("runs")
 RECIPE_NAME, RESULT_NAME, HISTORY_NAME = "recipe.json", "result.json", "history.jsonl"
 ENVIRONMENT_NAME = "environment.json"
 FOLDS_NAME = "folds.json"
+LOCK_NAME = ".lock"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class RunResult:
     letters_rejected: float | None = None
     test_rejected: float = 0.0
     threads: int = 0
+    schema_version: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +112,33 @@ class TrainingRun:
         return self.result.test_accuracy
 
 
+def lock_output(function: Callable[P, R]) -> Callable[P, R]:
+    """Keep the folder ``out`` of a training function to one call at a time, on this machine.
+
+    The lock is the operating system's: that of a killed process does not outlive it.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        out = kwargs.get("out")
+        if not isinstance(out, str | os.PathLike):
+            return function(*args, **kwargs)
+        folder = make_folder(Path(out))
+        lock = filelock.FileLock(folder / LOCK_NAME)
+        with output_errors(folder / LOCK_NAME):
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout as error:
+                raise OutputError(f"another training is writing into {folder}") from error
+        try:
+            return function(*args, **kwargs)
+        finally:
+            lock.release()
+
+    return call
+
+
+@lock_output
 def train(
     recipe: str | Recipe | None = None,
     dataset: Dataset | None = None,

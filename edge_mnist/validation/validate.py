@@ -228,9 +228,19 @@ def compare_data(predictor: Predictor, reference: Reference, dataset: "Dataset")
 
 
 def load_test_data(
-    files: Iterable[ModelFile], *, data_dir: Path | None = None, offline: bool = False
+    files: Iterable[ModelFile],
+    *,
+    name: str | None = None,
+    data_dir: Path | None = None,
+    offline: bool = False,
 ) -> "Dataset":
-    """Load the data set that models were tested on when they were exported, by their metadata.
+    """Load a data set to test models on: by default the one they were tested on at their export.
+
+    Args:
+        files: The models.
+        name: Of another data set, or its folder.
+        data_dir: See ``load_dataset``.
+        offline: Never download.
 
     Raises:
         UsageError: They were trained on different ones, or do not name it.
@@ -238,6 +248,8 @@ def load_test_data(
     """
     from edge_mnist.training.datasets import load_dataset
 
+    if name:
+        return load_dataset(name, data_dir=data_dir, offline=offline)
     found = [check_contract(file).metadata for file in files]
     names = {one.get("test_dataset") or one.get("dataset", "") for one in found}
     if len(names) > 1:

@@ -37,6 +37,7 @@ let backend = null;
 let apiKey = "";
 let version = 0; // grows with every change of the picture
 let contentVersion = 0; // grows when another picture or drawing took its place
+let isStrokeLatest = false; // of the changes; else undo, redo, clear, an example or a picture
 let isReading = false;
 let pause = 0; // timer before a rejection is shown
 /** @type {{name: string | null, since_ms: number}} */
@@ -44,7 +45,8 @@ let candidate = { name: null, since_ms: 0 };
 
 const drawing = new Drawing(canvas, (change) => {
   version++;
-  if (change === "content") contentVersion++;
+  isStrokeLatest = change === "stroke";
+  if (!isStrokeLatest) contentVersion++;
   clearTimeout(pause);
   buttons.undo.disabled = !drawing.canUndo;
   buttons.redo.disabled = !drawing.canRedo;
@@ -62,7 +64,7 @@ async function readLatest() {
   }
   if (drawing.isDot) {
     find("result").ariaBusy = "false";
-    if (!drawing.isStrokeOpen) pause = window.setTimeout(showDot, PAUSE_MS);
+    if (!drawing.isStrokeOpen) pause = window.setTimeout(showDot, isStrokeLatest ? PAUSE_MS : 0);
     return;
   }
   if (isReading) return;
@@ -121,8 +123,9 @@ function present(answer, show) {
   }
   candidate = { name: null, since_ms: 0 };
   const isWiped = answer?.reason === "blank" && !drawing.hasPicture; // with the eraser
-  if (answer?.status === "ok" || drawing.hasPicture) show();
-  else pause = window.setTimeout(isWiped ? showEmpty : show, PAUSE_MS);
+  const display = isWiped ? showEmpty : show;
+  if (answer?.status === "ok" || !isStrokeLatest) display();
+  else pause = window.setTimeout(display, PAUSE_MS);
 }
 
 /** @param {Answer | null} answer */

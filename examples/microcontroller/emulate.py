@@ -189,7 +189,9 @@ def _write_images(images: NDArray[np.uint8]) -> str:
 
 def main() -> int:
     """Run one folder on one board."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--board", choices=BOARDS, default="microbit")
     parser.add_argument("--images", type=Path, help="784 bytes for each; else ten drawn digits")
@@ -212,7 +214,9 @@ def main() -> int:
         count = f", {run.instructions[number]:,} instructions" if run.instructions else ""
         print(f"image {number}: {label}, confidence {confidence:.4f}{count}")
     print("self-test passed" if run.self_test == 0 else f"self-test FAILED: {run.self_test}")
-    print(f"flash {run.flash_bytes:,} bytes, static RAM {run.ram_bytes:,}, stack {run.stack_bytes:,}")
+    print(
+        f"flash {run.flash_bytes:,} bytes, static RAM {run.ram_bytes:,}, stack {run.stack_bytes:,}"
+    )
     return int(run.self_test != 0)
 
 

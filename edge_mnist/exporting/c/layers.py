@@ -26,6 +26,7 @@ from edge_mnist.model_file import (
 Array = NDArray[Any]
 IMAGE = 0  # the tensor that the caller hands in
 MAX_ACCUMULATOR = 2**31 - 1
+MAX_SIDE, MAX_CHANNELS = 255, 32767  # what the tables of the C code can hold
 OPERATORS = (
     "Conv, Gemm, MatMul, Add, MaxPool, AveragePool, GlobalAveragePool, Relu, Clip, Flatten, Reshape"
 )
@@ -93,7 +94,7 @@ class Network:
 
     layers: tuple[Layer, ...]
     tensors: tuple[Tensor, ...]
-    divisor: np.float32 = np.float32(1)
+    divisor: np.float32
 
     @property
     def n_classes(self) -> int:
@@ -171,6 +172,13 @@ class _Reader:
             if handler is None:
                 raise ModelError(f"the operator {node.op} is not supported; supported: {OPERATORS}")
             handler(node)
+        if not self.layers or self.layers[-1].output is not None:
+            raise ModelError("expected an int8 model whose last layer computes the logits")
+        for tensor in self.tensors:
+            if max(tensor.height, tensor.width) > MAX_SIDE or tensor.channels > MAX_CHANNELS:
+                raise ModelError(
+                    f"a layer has more than {MAX_SIDE} rows or {MAX_CHANNELS} channels"
+                )
         return Network(tuple(self.layers), tuple(self.tensors), self.divisor)
 
     # Quantisation
@@ -213,6 +221,14 @@ class _Reader:
         source = self.tensors[draft.inputs[0]]
         target = Tensor(*draft.shape, scale, zero_point)
         options = draft.options
+        if draft.kind == "maxpool" and (source.scale, source.zero_point) != (scale, zero_point):
+            self.tensors.append(Tensor(*draft.shape, source.scale, source.zero_point))
+            self._append(draft, len(self.tensors) - 1)
+            pooled = (len(self.tensors) - 1,)
+            draft = _Draft(
+                "lookup", "Quantize", pooled, draft.shape, low=draft.low, high=draft.high
+            )
+            options = draft.options
         if draft.kind == "lookup":
             options["table"] = _make_table(source, target, draft.low, draft.high)
         else:
@@ -223,8 +239,6 @@ class _Reader:
         if draft.kind == "globalaveragepool":
             pixels = np.float32(source.height * source.width)
             options["scales"] = np.atleast_1d(source.scale / (scale * pixels))
-        if draft.kind == "maxpool" and (source.scale, source.zero_point) != (scale, zero_point):
-            raise ModelError(f"{draft.op} that changes the scale is not supported")
         self.tensors.append(target)
         self._append(draft, len(self.tensors) - 1)
         return len(self.tensors) - 1
@@ -255,14 +269,15 @@ class _Reader:
         kernel = weights.shape[2], weights.shape[3]
         strides, pads, (height, width) = _read_window(node, tensor, kernel)
         kind = "depthwise" if group > 1 else "conv"
+        bias = self._bias(node, len(weights))
         options = {
             "weights": weights,
-            "bias": self._bias(node, len(weights)),
+            "bias": bias,
             "kernel": kernel,
             "strides": strides,
             "pads": pads,
         }
-        self._check_bound(node, weights, options["bias"])
+        self._check_bound(node, weights, bias)
         shape = len(weights), height, width
         self.drafts[node.outputs[0]] = _Draft(
             kind, node.op, (source,), shape, options, weight_scales
@@ -306,7 +321,7 @@ class _Reader:
     def _bias(self, node: _Node, n_outputs: int) -> NDArray[np.int32]:
         if len(node.inputs) < 3:
             return np.zeros(n_outputs, np.int32)
-        values, _ = self.weights.get(node.inputs[2], (np.zeros(0), None))
+        values: Array = self.weights.get(node.inputs[2], (np.zeros(0), np.zeros(0)))[0]
         if values.dtype != np.int32:
             raise ModelError(f"{node.op} with a bias that is not int32 is not supported")
         return values
@@ -397,11 +412,13 @@ class _Reader:
         self._pass_on(node)
 
     def _pass_on(self, node: _Node) -> None:
-        for known in (self.floats, self.drafts):
-            if node.inputs[0] in known:
-                known[node.outputs[0]] = known[node.inputs[0]]  # type: ignore[index]
-                return
-        raise ModelError(f"{node.op} reads values that are not quantised")
+        name, output = node.inputs[0], node.outputs[0]
+        if name in self.floats:
+            self.floats[output] = self.floats[name]
+        elif name in self.drafts:
+            self.drafts[output] = self.drafts.pop(name)
+        else:
+            raise ModelError(f"{node.op} reads values that are not quantised")
 
     # The end of the graph
 
@@ -447,7 +464,7 @@ def _make_table(source: Tensor, target: Tensor, low: float, high: float) -> NDAr
     """Return the output for each of the 256 inputs, in float32 as onnxruntime computes it."""
     values = source.scale * (np.arange(256) - source.zero_point).astype(np.float32)
     values = np.clip(values, np.float32(low), np.float32(high)) / target.scale
-    return np.clip(np.rint(values) + target.zero_point, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(values) + target.zero_point, 0, 255).astype(np.uint8))
 
 
 def _refuse_effective_clip(draft: _Draft, target: Tensor) -> None:
@@ -456,7 +473,7 @@ def _refuse_effective_clip(draft: _Draft, target: Tensor) -> None:
     highest = float(target.scale) * (255 - target.zero_point)
     if draft.low > lowest or draft.high < highest:
         raise ModelError(
-            f"{draft.op} with a Relu or Clip that its quantisation does not contain is not supported"
+            f"{draft.op} with a Relu or Clip narrower than its quantised range is not supported"
         )
 
 

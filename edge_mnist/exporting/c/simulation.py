@@ -85,13 +85,12 @@ def _simulate(network: Network, images: NDArray[np.uint8]) -> list[Array]:
     values: dict[int, Array] = {IMAGE: images[..., np.newaxis]}
     outputs = []
     for layer in network.layers:
-        sources = [network.tensors[one] for one in layer.inputs]
         given = [values[one] for one in layer.inputs]
         if layer.kind in ACCUMULATE:
-            accumulators = ACCUMULATE[layer.kind](network, layer, sources, given)
+            accumulators = ACCUMULATE[layer.kind](network, layer, given)
             result = _requantize_layer(network, layer, accumulators)
         else:
-            result = COMPUTE[layer.kind](network, layer, sources, given)
+            result = COMPUTE[layer.kind](network, layer, given)
         if layer.output is not None:
             values[layer.output] = result
         outputs.append(result)
@@ -99,7 +98,7 @@ def _simulate(network: Network, images: NDArray[np.uint8]) -> list[Array]:
 
 
 def split_float(value: np.float32) -> tuple[int, int]:
-    """Return a positive float32 as integers: ``mantissa * 2**-shift``, the mantissa 24 bits long."""
+    """Return a positive float32 as integers: ``mantissa * 2**-shift``, a mantissa of 24 bits."""
     mantissa, exponent = np.frexp(np.float64(value))
     return int(mantissa * 2**SIGNIFICANT_BITS), SIGNIFICANT_BITS - int(exponent)
 
@@ -109,13 +108,13 @@ def round_to_24_bits(values: NDArray[np.int64]) -> NDArray[np.int64]:
     sizes = np.abs(values)
     _, lengths = np.frexp(sizes.astype(np.float64))  # may be one too long above 2**53: no matter
     dropped = np.maximum(lengths.astype(np.int64) - SIGNIFICANT_BITS, 0)
-    return np.sign(values) * (shift_right(sizes, dropped) << dropped)
+    return np.asarray(np.sign(values) * (shift_right(sizes, dropped) << dropped))
 
 
 def _cut_to_24_bits(values: NDArray[np.int64]) -> NDArray[np.int64]:
     _, lengths = np.frexp(np.abs(values).astype(np.float64))
     dropped = np.maximum(lengths.astype(np.int64) - SIGNIFICANT_BITS, 0)
-    return np.sign(values) * (np.abs(values) >> dropped << dropped)
+    return np.asarray(np.sign(values) * (np.abs(values) >> dropped << dropped))
 
 
 def shift_right(values: NDArray[np.int64], bits: Array | int) -> NDArray[np.int64]:
@@ -124,7 +123,7 @@ def shift_right(values: NDArray[np.int64], bits: Array | int) -> NDArray[np.int6
     floor = values >> bits
     doubled = (values - (floor << bits)) * 2
     unit = np.int64(1) << bits
-    return floor + ((doubled > unit) | ((doubled == unit) & (floor & 1 == 1)))
+    return np.asarray(floor + ((doubled > unit) | ((doubled == unit) & (floor & 1 == 1))))
 
 
 def requantize(
@@ -195,41 +194,37 @@ def _requantize_layer(network: Network, layer: Layer, accumulators: NDArray[np.i
     return requantize(accumulators, layer.scales, network.tensors[layer.output].zero_point)
 
 
-def _conv(network: Network, layer: Layer, sources: list[Tensor], given: list[Array]) -> Array:
-    (source,), (value,) = sources, given
+def _conv(network: Network, layer: Layer, given: list[Array]) -> Array:
+    source, value = network.tensors[layer.inputs[0]], given[0]
     windows = _gather(layer, value, network.out_shape(layer), source.zero_point)
     # A sum of products below 2**24 is exact in float32, and BLAS is much faster than integers.
     largest = 255 * np.abs(layer.weights.astype(np.int64)).sum(axis=(1, 2, 3)).max()
-    dtype = np.float32 if largest < 2**SIGNIFICANT_BITS else np.float64
-    rows = windows.astype(dtype) - dtype(source.zero_point)
+    dtype = np.dtype(np.float32 if largest < 2**SIGNIFICANT_BITS else np.float64)
+    rows: Array = windows.astype(dtype) - np.array(source.zero_point, dtype)
     n_images, height, width = rows.shape[:3]
     if layer.kind == "depthwise":
-        weights = layer.weights.astype(dtype)[:, 0]
+        weights: Array = layer.weights.astype(dtype)[:, 0]
         repeated = np.repeat(rows, len(weights) // rows.shape[3], axis=3)
         sums = np.einsum("nhwcij,cij->nhwc", repeated, weights)
     else:
         matrix = layer.weights.reshape(len(layer.weights), -1).astype(dtype)
         sums = rows.reshape(n_images * height * width, -1) @ matrix.T
-    return sums.astype(np.int64).reshape(n_images, height, width, -1) + layer.bias
+    return np.asarray(sums.astype(np.int64).reshape(n_images, height, width, -1) + layer.bias)
 
 
-def _maxpool(network: Network, layer: Layer, sources: list[Tensor], given: list[Array]) -> Array:
+def _maxpool(network: Network, layer: Layer, given: list[Array]) -> Array:
     return np.asarray(_gather(layer, given[0], network.out_shape(layer), 0).max(axis=(4, 5)))
 
 
-def _globalaveragepool(
-    network: Network, layer: Layer, sources: list[Tensor], given: list[Array]
-) -> Array:
+def _globalaveragepool(network: Network, layer: Layer, given: list[Array]) -> Array:
     sums = given[0].astype(np.int64).sum(axis=(1, 2), keepdims=True)
-    pixels = sources[0].height * sources[0].width
-    return np.asarray(sums - pixels * sources[0].zero_point)
+    source = network.tensors[layer.inputs[0]]
+    return np.asarray(sums - source.height * source.width * source.zero_point)
 
 
-def _averagepool(
-    network: Network, layer: Layer, sources: list[Tensor], given: list[Array]
-) -> Array:
-    """Average as onnxruntime does: on dequantised values, in float32, in the order of the pixels."""
-    (source,), (value,) = sources, given
+def _averagepool(network: Network, layer: Layer, given: list[Array]) -> Array:
+    """Average as onnxruntime does: dequantised values, in float32, in the order of the pixels."""
+    source, value = network.tensors[layer.inputs[0]], given[0]
     assert layer.output is not None
     target = network.tensors[layer.output]
     shape = network.out_shape(layer)
@@ -243,23 +238,20 @@ def _averagepool(
             pixels = windows[..., y, x].astype(np.int32) - source.zero_point
             sums += source.scale * pixels.astype(np.float32)  # a padded pixel adds 0
     values = sums / counts.astype(np.float32) / target.scale + np.float32(target.zero_point)
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
-def _add(network: Network, layer: Layer, sources: list[Tensor], given: list[Array]) -> Array:
+def _add(network: Network, layer: Layer, given: list[Array]) -> Array:
     assert layer.output is not None
-    first, second, constant, shift = add_parameters(*sources, network.tensors[layer.output])
+    tensors = [network.tensors[one] for one in (*layer.inputs, layer.output)]
+    first, second, constant, shift = add_parameters(*tensors)
     one, other = (value.astype(np.int64) for value in given)
     sums = round_to_24_bits(other * second + constant)
     sums = round_to_24_bits(one * first + sums)
-    return np.clip(shift_right(sums, shift), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(shift_right(sums, shift), 0, 255).astype(np.uint8))
 
 
-def _lookup(network: Network, layer: Layer, sources: list[Tensor], given: list[Array]) -> Array:
-    return layer.table[given[0]]
-
-
-Kind = Callable[[Network, Layer, list[Tensor], list[Array]], Array]
+Kind = Callable[[Network, Layer, list[Array]], Array]
 ACCUMULATE: dict[str, Kind] = {
     "conv": _conv,
     "depthwise": _conv,
@@ -269,5 +261,5 @@ COMPUTE: dict[str, Kind] = {
     "maxpool": _maxpool,
     "averagepool": _averagepool,
     "add": _add,
-    "lookup": _lookup,
+    "lookup": lambda _, layer, given: layer.table[given[0]],
 }

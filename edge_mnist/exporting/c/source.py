@@ -39,6 +39,7 @@ class Tables:
     """
 
     def __init__(self, network: Network, *, lanes: int) -> None:
+        """Collect the constants of all layers; see ``order_weights`` for ``lanes``."""
         self.weights: list[Array] = []
         self.channels: list[tuple[int, int]] = []
         self.wide: list[int] = []
@@ -130,13 +131,12 @@ def write_model(network: Network, plan: Plan, *, lanes: int) -> str:
     kinds = {layer.kind for layer in network.layers}
     lines = [
         "/* The constants of the network; included by edge_mnist.c alone. */",
-        f"#define EDGE_MNIST_LANES {lanes} /* output channels that a convolution computes at once */",
+        f"#define EDGE_MNIST_LANES {lanes} /* output channels that CONV computes at once */",
         f"#define EDGE_MNIST_STEPS {len(plan.steps)}",
         f"#define EDGE_MNIST_SCORES {len(network.tensors)} /* the buffer that stands for them */",
     ]
     optional = ("depthwise", "maxpool", "averagepool", "globalaveragepool", "add", "lookup")
-    for kind in optional:
-        lines.append(f"#define EDGE_MNIST_USES_{kind.upper()} {int(kind in kinds)}")
+    lines += [f"#define EDGE_MNIST_USES_{kind.upper()} {int(kind in kinds)}" for kind in optional]
     lines += ["", *_write_buffers(network, plan), "", *_write_layers(network, tables), ""]
     lines += ["/* layer and row, in the order of computation */"]
     lines += _write_array(
@@ -227,7 +227,7 @@ def write_golden(network: Network, plan: Plan, images: NDArray[np.uint8], *, lan
                 f"{{{number + 1}, {channel}, {total}, {right}}}" for channel, total, right in cases
             ]
     lines += [
-        "/* layer, channel, accumulator, result: sums that a wrong rounding would take elsewhere */",
+        "/* layer, channel, accumulator, result: sums that a wrong rounding takes elsewhere */",
         f"#define GOLDEN_SUMS {len(rows)}",
         *_write_array("static FLASH const int32_t golden_sums[GOLDEN_SUMS + 1][4]", [*rows, "{0}"]),
     ]

@@ -306,7 +306,7 @@ static void pool_max(const job *j, FLASH const layer *l, int y)
             const uint8_t *row = win.row;
             uint8_t largest = 0;
             ky = win.first;
-            do { /* no window is empty, and a loop that may be becomes a call of memset */
+            do { /* no window is empty; of a loop that may be, clang makes a call of memset */
                 kx = first;
                 do {
                     uint8_t value = row[(left + kx) * in->channels + o];
@@ -331,12 +331,14 @@ static void pool_whole(const job *j, FLASH const layer *l, int y)
     for (o = 0; o < out->channels; o++) {
         const uint8_t *row = win.row;
         int32_t sum = 0;
-        for (ky = win.first; ky < win.last; ky++) {
-            for (x = 0; x < in->width; x++) {
+        ky = win.first;
+        do { /* no window is empty; see pool_max */
+            x = 0;
+            do {
                 sum += row[x * in->channels + o] - in->zero_point;
-            }
+            } while (++x < in->width);
             row = next_row(&win, row);
-        }
+        } while (++ky < win.last);
         *result++ = requantize(sum, channels[l->channel].multiplier, out->zero_point);
     }
 }

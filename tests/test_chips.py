@@ -1,0 +1,120 @@
+"""Export as C on emulated microcontrollers: equal scores, sizes, instructions."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from edge_mnist.exporting.c import export_c
+from edge_mnist.exporting.c.layers import read_network
+from edge_mnist.exporting.c.simulation import compute_scores
+from edge_mnist.model_file import INT8_NAME, read_model
+from edge_mnist.training.datasets import Dataset
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "microcontroller" / "emulate.py"
+MULTIPLY_ADDS = {"nano": 284_864, "default": 1_773_712}
+
+
+def load_example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("emulate", EXAMPLE)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["emulate"] = module  # where its dataclasses look for their names
+    spec.loader.exec_module(module)
+    return module
+
+
+emulate = load_example()
+
+
+@pytest.fixture(scope="session")
+def code(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    folders = {}
+    for model in MULTIPLY_ADDS:
+        for optimize in ("size", "speed"):
+            folder = tmp_path_factory.mktemp(f"{model}-{optimize}")
+            export_c(model, folder, optimize=optimize)
+            folders[model, optimize] = folder
+    return folders
+
+
+def find_board(name: str) -> object:
+    board = emulate.BOARDS[name]
+    if missing := emulate.find_missing(board):
+        pytest.skip(missing)
+    return board
+
+
+@pytest.mark.parametrize("name", emulate.BOARDS)
+def test_an_emulated_chip_computes_the_scores(
+    code: dict[tuple[str, str], Path], mnist: Dataset, name: str
+) -> None:
+    board = find_board(name)
+    folder = code["nano", "size"]
+    images = mnist.test_images[: board.max_images]  # type: ignore[attr-defined]
+    run = emulate.emulate(folder, board, images)
+    assert run.self_test == 0
+    expected = compute_scores(read_network(read_model(folder / INT8_NAME)), images)
+    assert np.array_equal(run.scores, expected)
+    assert max(run.confidences) <= 65536
+
+
+@pytest.mark.parametrize(
+    ("model", "flash", "ram"), [("nano", 12_288, 2_560), ("default", 54_000, 8_000)]
+)
+def test_a_linked_image_for_cortex_m0_is_small(
+    code: dict[tuple[str, str], Path], mnist: Dataset, model: str, flash: int, ram: int
+) -> None:
+    """One image in flash, another in RAM, and the program around the network count, too."""
+    board = find_board("microbit")
+    images = mnist.test_images[:1]
+    run = emulate.emulate(code[model, "size"], board, images, defines=("NO_SELFTEST",))
+    assert run.flash_bytes - images.size <= flash
+    assert run.ram_bytes + run.stack_bytes <= ram
+
+
+@pytest.mark.parametrize(("model", "most"), [("nano", 5.2), ("default", 4.1)])
+def test_a_multiply_add_takes_few_instructions(
+    code: dict[tuple[str, str], Path], mnist: Dataset, model: str, most: float
+) -> None:
+    board = find_board("mps2-an385")
+    images = mnist.test_images[:3]
+    defines = ("NO_SELFTEST", "COUNT_INSTRUCTIONS")
+    run = emulate.emulate(code[model, "speed"], board, images, optimize="-O2", defines=defines)
+    assert max(run.instructions) / MULTIPLY_ADDS[model] <= most
+
+
+def test_the_documented_commands_run(
+    code: dict[tuple[str, str], Path], mnist: Dataset, tmp_path: Path
+) -> None:
+    """The commands by hand, the C of the document, and the sketch of Arduino."""
+    find_board("microbit")
+    page = (EXAMPLE.parents[2] / "docs" / "microcontrollers.md").read_text()
+    shutil.copytree(code["nano", "size"], tmp_path / "digits")
+    folder = tmp_path / "examples" / "microcontroller"
+    shutil.copytree(EXAMPLE.parent, folder)
+    rows = ", ".join(map(str, mnist.test_images[0].ravel().tolist()))
+    head = "#define N_IMAGES 1\nstatic FLASH const uint8_t images[N_IMAGES][784] = {{"
+    (folder / "images.h").write_text(f"{head}{rows}}}}};\n")
+    (by_hand,) = re.findall(r"```sh\n(arm-none-eabi-gcc.*?)```", page, flags=re.DOTALL)
+    result = subprocess.run(
+        ["bash", "-ec", by_hand], cwd=folder, capture_output=True, text=True, timeout=600
+    )
+    assert "class 00000007" in result.stdout + result.stderr
+    assert "selftest 00000000" in result.stdout + result.stderr
+    (snippet,) = re.findall(r"```c\n(.*?)```", page, flags=re.DOTALL)
+    (folder / "snippet.c").write_text(snippet)
+    (sketch,) = re.findall(r"```cpp\n(.*?)```", page, flags=re.DOTALL)
+    serial = "struct { void begin(long); void println(const char *); void println(int);\n"
+    serial += "unsigned long readBytes(unsigned char *, unsigned long); } Serial;\n"
+    (folder / "sketch.cpp").write_text(serial + sketch)
+    for name in ("snippet.c", "sketch.cpp"):
+        command = ["gcc", "-Wall", "-Werror", f"-I{tmp_path / 'digits'}", "-c", name]
+        subprocess.run(command, cwd=folder, check=True)
