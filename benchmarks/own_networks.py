@@ -334,7 +334,7 @@ class BySVD(nn.Module):
         self.conv = Conv()
 
     def forward(self, x):
-        return self.conv(x) * torch.linalg.svdvals(x.flatten(2).transpose(1, 2))[:, :, 0]
+        return self.conv(x) * torch.linalg.svdvals(x.flatten(2))[:, :1]
 '''
 exec(compile(NETWORKS, "net.py", "exec"))
 kinds: dict[str, Any] = globals()
