@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mnist.errors import (
     ClusterError,
+    ConventionError,
     DataError,
     EdgeMnistError,
     GateError,
@@ -25,13 +26,14 @@ from edge_mnist.errors import (
 
 if TYPE_CHECKING:
     from edge_mnist.exporting.c import CResult, export_c
+    from edge_mnist.exporting.convention import MeasuredConvention, PixelConvention, Statement
     from edge_mnist.exporting.onnx import ExportResult, export
+    from edge_mnist.exporting.sources import Loading
     from edge_mnist.exporting.triton import TritonResult, export_triton
     from edge_mnist.exporting.web import WebResult, export_web
     from edge_mnist.predictor import Prediction, Predictor
     from edge_mnist.training.cross_validation import FoldsResult, cross_validate
     from edge_mnist.training.datasets import Dataset, load_dataset
-    from edge_mnist.training.networks import PixelConvention
     from edge_mnist.training.recipes import Recipe, find_recipe
     from edge_mnist.training.run import RunResult, TrainingRun, train
     from edge_mnist.training.trainer import Progress
@@ -45,13 +47,14 @@ if TYPE_CHECKING:
 # Where each name is defined, and the extra that its module needs besides onnxruntime.
 _MODULES = {
     "exporting.c": (("CResult", "export_c"), None),
-    "exporting.onnx": (("ExportResult", "export"), "train"),
+    "exporting.convention": (("MeasuredConvention", "PixelConvention", "Statement"), None),
+    "exporting.onnx": (("ExportResult", "export"), "onnx"),
+    "exporting.sources": (("Loading",), "onnx"),
     "exporting.triton": (("TritonResult", "export_triton"), None),
     "exporting.web": (("WebResult", "export_web"), None),
     "predictor": (("Prediction", "Predictor"), None),
     "training.cross_validation": (("FoldsResult", "cross_validate"), "train"),
     "training.datasets": (("Dataset", "load_dataset"), None),
-    "training.networks": (("PixelConvention",), "train"),
     "training.recipes": (("Recipe", "find_recipe"), None),
     "training.run": (("RunResult", "TrainingRun", "train"), "train"),
     "training.trainer": (("Progress",), "train"),
@@ -60,6 +63,7 @@ _MODULES = {
     "validation.gate": (("Limits",), None),
     "validation.validate": (("ValidationReport", "validate"), None),
 }
+_PACKAGES = {"train": "torch", "onnx": "onnx"}  # what an extra is recognised by
 _NAMES = {name: (module, extra) for module, (names, extra) in _MODULES.items() for name in names}
 
 __all__ = [
@@ -67,6 +71,7 @@ __all__ = [
     "CResult",
     "ClusterError",
     "CodeReport",
+    "ConventionError",
     "DataError",
     "Dataset",
     "EdgeMnistError",
@@ -74,6 +79,8 @@ __all__ = [
     "FoldsResult",
     "GateError",
     "Limits",
+    "Loading",
+    "MeasuredConvention",
     "MissingPackageError",
     "ModelError",
     "OutputError",
@@ -85,6 +92,7 @@ __all__ = [
     "ProviderError",
     "Recipe",
     "RunResult",
+    "Statement",
     "TrainingError",
     "TrainingRun",
     "TritonResult",
@@ -118,7 +126,7 @@ def __getattr__(name: str) -> Any:
     if extra:
         from edge_mnist.machine import require_package
 
-        require_package("torch", extra)
+        require_package(_PACKAGES[extra], extra)
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
@@ -126,5 +134,5 @@ def __dir__() -> list[str]:
     """List the public names that can be loaded here, so that ``help()`` works without PyTorch."""
     from importlib.util import find_spec
 
-    has_torch = find_spec("torch") is not None
-    return [name for name in __all__ if has_torch or not _NAMES.get(name, ("", None))[1]]
+    found = {extra for extra, package in _PACKAGES.items() if find_spec(package)} | {None}
+    return [name for name in __all__ if _NAMES.get(name, ("", None))[1] in found]

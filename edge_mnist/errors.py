@@ -8,6 +8,7 @@ EdgeMnistError                 exit code 3: something that cannot be had
 ├── ProviderError              the provider asked for does not really run here
 ├── MissingPackageError        an optional part is not installed
 ├── GateError                  exit code 1: a model misses a limit, so it was not written
+├── ConventionError            exit code 1: a network's input convention is unclear or contradicted
 ├── OutputError                a result cannot be written
 ├── ClusterError               Ray cannot be started, or gave up on a part of a job
 └── TrainingError              training went wrong, e.g. a loss that is not finite
@@ -64,3 +65,18 @@ class GateError(EdgeMnistError):
     """A model misses a limit, so it was not written."""
 
     exit_code = 1
+
+
+class ConventionError(EdgeMnistError):
+    """No input convention of a network stands out, or a stated one is contradicted.
+
+    Attributes:
+        table: What was measured, a line for each convention.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, table: str = "") -> None:
+        """Keep the table beside the message, which stays one line."""
+        super().__init__(message)
+        self.table = table

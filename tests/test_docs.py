@@ -93,7 +93,7 @@ def test_the_python_api_runs_as_documented(
 def test_the_python_api_names_everything_public() -> None:
     page = (ROOT / "docs" / "python-api.md").read_text()
     results = {"BenchReport", "Dataset", "ExportResult", "FoldsResult", "RunResult", "Prediction"}
-    results |= {"TritonResult", "WebResult", "__version__"}
+    results |= {"CResult", "CodeReport", "TritonResult", "WebResult", "__version__"}
     for name in set(edge_mnist.__all__) - results:
         assert re.search(rf"\b{name}\b", page), name
     errors = {name for name in vars(edge_mnist.errors) if name.endswith("Error")}

@@ -21,7 +21,7 @@ from edge_mnist import (
     train,
     validate,
 )
-from edge_mnist.exporting import onnx as exporting
+from edge_mnist.exporting.sources import TorchNetwork
 from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME
 from edge_mnist.training.datasets import Dataset
 
@@ -120,13 +120,13 @@ def test_a_network_broken_after_the_reference_is_refused(
 ) -> None:
     network = fit(LinearWithoutBias(), digits)
 
-    def break_and_export(broken: nn.Module, *args: object) -> object:
+    def break_and_export(broken: TorchNetwork, *args: object) -> object:
         with torch.no_grad():
-            next(broken.parameters())[0] += 0.5
-        return intact(broken, *args)
+            next(broken.module.parameters())[0] += 0.5
+        return intact(broken, *args)  # type: ignore[arg-type]
 
-    intact = exporting.export_body
-    monkeypatch.setattr(exporting, "export_body", break_and_export)
+    intact = TorchNetwork.to_body
+    monkeypatch.setattr(TorchNetwork, "to_body", break_and_export)
     with pytest.raises(GateError, match="largest difference of logits") as caught:
         export(network, digits, folder=tmp_path)
     assert caught.value.exit_code == 1
@@ -152,8 +152,8 @@ def test_the_pixel_convention_is_built_in(scale: float, digits: Dataset, tmp_pat
 
 def test_what_cannot_be_exported_is_one_line(digits: Dataset, tmp_path: Path) -> None:
     nine = nn.Sequential(nn.Flatten(), nn.Linear(784, 9))
-    flat = nn.Linear(784, 10)
-    for network, words in ((nine, r"returns \(\d+, 9\).*expected \(\d+, 10\)"), (flat, "does not")):
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(900, 10))
+    for network, words in ((nine, r"returns \(\d+, 9\).*expected \(\d+, 10\)"), (wide, "does not")):
         with pytest.raises(ModelError, match=words) as caught:
             export(network, digits, folder=tmp_path)
         assert len(str(caught.value).splitlines()) == 1
@@ -163,6 +163,8 @@ def test_what_cannot_be_exported_is_one_line(digits: Dataset, tmp_path: Path) ->
         export(fit(LinearWithoutBias(), digits), digits, folder=tmp_path, temperature=0)
     with pytest.raises(UsageError, match="positive scale"):
         PixelConvention(std=0)
+    with pytest.raises(UsageError, match="no layout"):
+        PixelConvention(layout="28x28x28")
     assert list(tmp_path.iterdir()) == []
 
 

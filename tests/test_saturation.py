@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from edge_mnist.exporting.convention import PixelConvention
 from edge_mnist.exporting.golden import draw_golden_images
-from edge_mnist.exporting.graph import Quantization, attach_contract, export_body, quantize_body
+from edge_mnist.exporting.graph import Quantization, attach_contract, quantize_body
+from edge_mnist.exporting.sources import TorchNetwork
 from edge_mnist.model_file import shipped_folder
 from edge_mnist.training.checkpoint import load_checkpoint, load_network
 from edge_mnist.training.datasets import Dataset
-from edge_mnist.training.networks import PixelConvention
 
 SHIPPED = shipped_folder()
 INT8_FILES = sorted(SHIPPED.glob("**/model.int8.onnx"))
@@ -103,16 +104,14 @@ def test_shipped_files_answer_alike_without_vnni(path: Path) -> None:
 
 
 def test_all_eight_bits_would_saturate(run_folder: Path, digits: Dataset) -> None:
-    body = export_body(
-        load_network(load_checkpoint(run_folder / "checkpoint.safetensors")), PixelConvention()
-    )
-    calibration = digits.train_images[:200]
+    network = load_network(load_checkpoint(run_folder / "checkpoint.safetensors"))
+    inputs = PixelConvention().to_inputs(digits.train_images[:200])
+    body = TorchNetwork(network, "network").to_body(inputs[:40])
     saturated = {}
     for reduce_range in (True, False):
         settings = Quantization(reduce_range=reduce_range)
-        model = attach_contract(
-            quantize_body(body, calibration, settings, scale=1 / 255), {}, scale=1 / 255
-        )
+        quantized = quantize_body(body, inputs, settings)
+        model = attach_contract(quantized, {}, convention=PixelConvention())
         saturated[reduce_range] = count_saturated(model, digits.test_images[:40])
     assert saturated[True] == 0
     assert saturated[False] > 0

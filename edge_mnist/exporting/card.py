@@ -1,5 +1,6 @@
 """The descriptions of an export: the model file's metadata, the manifest and the model card."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,7 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,6 @@ from edge_mnist.exporting.golden import draw_golden_images, hash_images
 from edge_mnist.machine import processor_name
 from edge_mnist.model_file import CONTRACT_VERSION, INT8_NAME
 from edge_mnist.training.calibration import Calibration, count_least_images
-from edge_mnist.training.checkpoint import hash_weights
 from edge_mnist.training.datasets import DIGIT_LABELS
 from edge_mnist.training.unipen import CITATION, DOI, LICENCE, NOTICE
 from edge_mnist.validation.robustness import Robustness
@@ -56,9 +56,9 @@ def describe_model(source: "Source", calibration: Calibration, quantization: str
     if checkpoint:
         about |= {"recipe": checkpoint.recipe.to_short_json(), "epoch": str(checkpoint.epoch)}
     else:
-        about |= {"pixels": json.dumps(dataclasses.asdict(source.convention))}
+        about |= describe_origin(source)
     about |= {
-        "weights_sha256": hash_weights(source.network.state_dict()),
+        "weights_sha256": source.network.weights_sha256,
         "dataset": source.trained_on.name,
         "dataset_sha256": source.trained_on.sha256,
         "quantization": quantization,
@@ -75,11 +75,36 @@ def describe_model(source: "Source", calibration: Calibration, quantization: str
     return about | ({"license": LICENSE} if checkpoint else {})
 
 
+def describe_origin(source: "Source") -> dict[str, str]:
+    """Return where somebody else's network came from, and what was measured of it."""
+    network, measured = source.network, source.measured
+    origin = {"kind": network.kind}
+    if network.path:
+        origin |= {"file": network.path.name}
+        origin |= {"sha256": hashlib.sha256(network.path.read_bytes()).hexdigest()}
+    about = {"source": json.dumps(origin)}
+    if measured:
+        found = {
+            "output": measured.output,
+            "accuracy": measured.accuracy,
+            "n_images": measured.n_images,
+            "runner_up": measured.runner_up,
+            "runner_up_accuracy": measured.runner_up_accuracy,
+            "stated": measured.stated,
+        }
+        about["convention"] = json.dumps(dataclasses.asdict(source.convention) | found)
+    return about
+
+
 def tool_versions() -> dict[str, str]:
     """Return the versions of everything that shapes an exported file."""
     import onnxruntime  # its distribution has several names, so its metadata cannot be asked
 
-    return {name: version(name) for name in TOOLS} | {"onnxruntime": onnxruntime.__version__}
+    found = {}
+    for name in TOOLS:
+        with contextlib.suppress(PackageNotFoundError):  # an ONNX file is exported without torch
+            found[name] = version(name)
+    return found | {"onnxruntime": onnxruntime.__version__}
 
 
 def make_manifest(
@@ -105,12 +130,13 @@ def make_manifest(
         "network": source.name,
         "recipe": dataclasses.asdict(checkpoint.recipe) if checkpoint else None,
         "epoch": checkpoint.epoch if checkpoint else None,
-        "weights_sha256": hash_weights(source.network.state_dict()),
+        "weights_sha256": source.network.weights_sha256,
         "dataset": {"name": source.trained_on.name, "sha256": source.trained_on.sha256},
         "test_dataset": {"name": source.dataset.name, "sha256": source.dataset.sha256},
         "tools": tool_versions(),
         "machine": {"processor": processor_name(), "cores": os.cpu_count()},
         "license": LICENSE if checkpoint else None,
+        **({} if checkpoint else describe_origin(source)),
         "files": {name: describe_file(content) for name, content in files.items()},
         "models": {
             model.name: {
@@ -163,6 +189,8 @@ def write_card(
             origin += f" Tested on `{dataset.name}`, another data set or one changed since."
     else:
         origin = f"Network `{source.name}`, exported with the data set `{dataset.name}`."
+        if source.measured:
+            origin += "\n\n" + "\n".join(map(str.strip, source.measured.to_text().splitlines()))
     return CARD.format(
         origin=origin,
         dataset=dataset.name,

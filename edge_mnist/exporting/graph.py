@@ -1,8 +1,9 @@
 """From a network to an ONNX graph that keeps the contract, float32 or int8.
 
-Two steps. First the body, pixels (N, 1, 28, 28) float32 to logits, as PyTorch's exporter writes
-it; it is what gets quantised. Then the contract around it: ``images`` uint8 in, ``logits`` divided
-by the temperature and ``probabilities`` out, and the metadata.
+Two steps. First the body: the network alone, from its own input to its own output, as PyTorch's
+exporter or its author wrote it; it is what gets quantised. Then the contract around it: ``images``
+uint8 in, brought to the network's convention, ``logits`` divided by the temperature and
+``probabilities`` out, and the metadata.
 """
 
 import contextlib
@@ -13,50 +14,29 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from torch import nn
 
-from edge_mnist.session import import_onnxruntime
-from edge_mnist.training.networks import Normalise, PixelConvention, evaluation_mode
+from edge_mnist.exporting.convention import (
+    LAYOUTS,
+    MIN_PROBABILITY,
+    Layout,
+    PixelConvention,
+    resize_weights,
+)
 
 OPSET, IR_VERSION = 18, 8  # what an onnxruntime of 2023 opens
-BODY_INPUT, BODY_OUTPUT = "pixels", "logits"
+BODY_INPUT, BODY_OUTPUT, TAIL_INPUT = "pixels", "logits", "tail_input"
+# What may follow the last layer of a network; see ``quantize_body``.
+ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
+TAIL_OPERATORS = (*ACTIVATIONS, "Log", "Clip", "Flatten", "Reshape", "Squeeze", "Identity")
 
 
-def export_body(network: nn.Module, convention: PixelConvention) -> onnx.ModelProto:
-    """Export a network in evaluation mode; batch normalisation is folded into the convolutions.
-
-    Args:
-        network: Takes pixels (N, 1, 28, 28), float32, returns logits (N, classes).
-        convention: Its mean and standard deviation become part of the body; its scale does not.
-    """
-    import_onnxruntime()  # before PyTorch's exporter does, which would start its telemetry
-    whole = network
-    if convention.is_normalised:
-        whole = nn.Sequential(Normalise(convention.mean, convention.std), network)
-    pixels = torch.zeros(2, 1, 28, 28)  # the exporter takes a batch of 1 for a fixed one
-    batch = torch.export.Dim("batch", min=1)
-    with evaluation_mode(whole), quiet():
-        program = torch.onnx.export(
-            whole,
-            (pixels,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[BODY_INPUT],
-            output_names=[BODY_OUTPUT],
-            dynamic_shapes=({0: batch},),
-            verbose=False,
-        )
-    assert program is not None
-    return strip(_use_global_average_pool(program.model_proto))
-
-
-def _use_global_average_pool(model: onnx.ModelProto) -> onnx.ModelProto:
+def use_global_average_pool(model: onnx.ModelProto) -> onnx.ModelProto:
     """Replace means over the whole height and width by GlobalAveragePool, in place.
 
     PyTorch's exporter writes AdaptiveAvgPool2d(1) as ReduceMean, which onnxruntime has no 8-bit
@@ -107,52 +87,153 @@ def attach_contract(
     body: onnx.ModelProto,
     metadata: Mapping[str, str],
     *,
-    scale: float,
+    convention: PixelConvention,
+    n_classes: int = 10,
+    output: str = "logits",
     temperature: float = 1.0,
 ) -> onnx.ModelProto:
     """Put the contract around a body, float32 or quantised.
 
-    An image needs no arithmetic of its own: with zero point 0 it already is a quantised tensor, so
-    one DequantizeLinear makes pixels of it. In a quantised body that node replaces the body's own
-    pair of QuantizeLinear and DequantizeLinear.
-
     Args:
-        body: Takes ``pixels``, returns ``logits``.
+        body: Takes ``pixels`` in the form of ``convention``, returns ``logits`` or whatever
+            ``output`` says, each with a free batch.
         metadata: The file's ``metadata_props``.
-        scale: Factor from an image's values to pixels.
-        temperature: Divides the body's logits.
+        convention: What the body takes.
+        n_classes: Numbers that it returns for each image.
+        output: What it returns, one of ``convention.OUTPUTS``.
+        temperature: Divides the logits.
     """
     model = onnx.ModelProto()
     model.CopyFrom(body)
     graph = model.graph
-    pixels = _cut_input_quantizer(graph)
-    _cut_output_quantizer(graph)
-    head = [
-        helper.make_node("Unsqueeze", ["images", "axis"], ["image_planes"]),
-        helper.make_node("DequantizeLinear", ["image_planes", "scale", "zero"], [pixels]),
-    ]
-    tail = [helper.make_node("Softmax", [BODY_OUTPUT], ["probabilities"], axis=1)]
-    constants = [
-        helper.make_tensor("axis", onnx.TensorProto.INT64, [1], [1]),
-        helper.make_tensor("scale", onnx.TensorProto.FLOAT, [], [scale]),
-        helper.make_tensor("zero", onnx.TensorProto.UINT8, [], [0]),
-    ]
-    if temperature != 1:
+    head = _Nodes("image")
+    element_type = graph.input[0].type.tensor_type.elem_type
+    _add_convention(head, convention, element_type)
+    # An image whose values only have to be scaled already is a quantised tensor: one node makes
+    # pixels of it, and replaces a quantised body's own QuantizeLinear and DequantizeLinear.
+    is_scaled_only = head.nodes[-1].op_type == "DequantizeLinear"
+    head.nodes[-1].output[0] = _cut_input_quantizer(graph) if is_scaled_only else BODY_INPUT
+    tail = _Nodes("score")
+    scores = BODY_OUTPUT
+    if output == "probabilities" or temperature != 1:
         _rename_output(graph, BODY_OUTPUT, "scores")
-        tail.insert(0, helper.make_node("Div", ["scores", "temperature"], [BODY_OUTPUT]))
-        constants.append(
-            helper.make_tensor("temperature", onnx.TensorProto.FLOAT, [], [temperature])
-        )
-    nodes = [*head, *graph.node, *tail]
+        scores = "scores"
+    if output == "probabilities":
+        scores = tail.add("Max", scores, tail.constant(MIN_PROBABILITY))
+        scores = tail.add("Log", scores)
+    if temperature != 1:
+        scores = tail.add("Div", scores, tail.constant(temperature))
+    if tail.nodes:
+        tail.nodes[-1].output[0] = "logits"
+    tail.nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    nodes = [*head.nodes, *graph.node, *tail.nodes]
     del graph.node[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(constants)
-    n_classes = graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    graph.initializer.extend([*head.constants, *tail.constants])
     _declare(graph.input, {"images": (onnx.TensorProto.UINT8, ["batch", 28, 28])})
-    scores = (onnx.TensorProto.FLOAT, ["batch", n_classes])
-    _declare(graph.output, {"logits": scores, "probabilities": scores})
+    shape: list[str | int] = ["batch", n_classes]
+    declared = (onnx.TensorProto.FLOAT, shape)
+    _declare(graph.output, {"logits": declared, "probabilities": declared})
     helper.set_model_props(model, dict(metadata))
     return strip(model)
+
+
+class _Nodes:
+    """Nodes in a row and their constants, under names of their own."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, value: object, dtype: Any = np.float32) -> str:
+        """Add a constant; return its name."""
+        name = f"{self.prefix}_constant{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node; return the name of its output."""
+        name = f"{self.prefix}_value{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+
+def _add_convention(head: _Nodes, convention: PixelConvention, element_type: int) -> None:
+    """Add what ``PixelConvention.to_inputs`` computes; the last node gives the network's input."""
+    layout = LAYOUTS[convention.layout]
+    values = "images"
+    if layout.fit == "padded":
+        values = _pad(head, values, (1, 2), np.uint8)
+    is_flat_last = layout.fit == "resized" or (layout.fit == "zero-padded" and layout.channels == 1)
+    if not is_flat_last:
+        values = _shape(head, values, layout)
+    means = np.asarray(convention.means, np.float64)
+    stds = np.asarray(convention.stds, np.float64)
+    factors, offsets = convention.scale / stds, -means / stds  # value * factor + offset
+    is_one_factor = layout.channels == 1 and layout.fit != "resized"
+    head_factor = factors[0] if is_one_factor else 1.0
+    zero = head.constant(0, np.uint8)
+    values = head.add("DequantizeLinear", values, head.constant(head_factor), zero)
+    if layout.fit == "resized":
+        values = _resize(head, values)
+        values = _shape(head, values, layout)
+    if convention.inverted:
+        factors, offsets = -factors, offsets + 255 * factors
+    values = _scale(head, values, factors / head_factor, offsets, layout)
+    if layout.fit == "zero-padded":
+        axes = (1, 2) if layout.channels == 1 or layout.is_channels_last else (2, 3)
+        values = _pad(head, values, axes, np.float32)
+        if is_flat_last:
+            values = _shape(head, values, layout)
+    if element_type not in (0, onnx.TensorProto.FLOAT):
+        head.add("Cast", values, to=element_type)
+
+
+def _shape(head: _Nodes, values: str, layout: Layout) -> str:
+    """Give images (N, side, side) the shape of a layout; of three channels there is one so far."""
+    if len(layout.shape) == 2 and 1 not in layout.shape:
+        return values
+    if layout.channels == 3 or (layout.shape[0] == 1 and len(layout.shape) == 3):
+        axis = 3 if layout.is_channels_last else 1
+        return head.add("Unsqueeze", values, head.constant([axis], np.int64))
+    return head.add("Reshape", values, head.constant([-1, *layout.shape], np.int64))
+
+
+def _scale(
+    head: _Nodes,
+    values: str,
+    factors: NDArray[np.float64],
+    offsets: NDArray[np.float64],
+    layout: Layout,
+) -> str:
+    """Add ``values * factors + offsets``, one node for each that is needed."""
+    if layout.channels == 1:
+        factor, offset = float(factors[0]), float(offsets[0])
+        if factor == -1:
+            return head.add("Sub", head.constant(offset), values)
+        if factor != 1:
+            values = head.add("Mul", values, head.constant(factor))
+        return head.add("Add", values, head.constant(offset)) if offset else values
+    shape = (3,) if layout.is_channels_last else (3, 1, 1)
+    planes = [np.broadcast_to(one, 3).reshape(shape) for one in (factors, offsets)]
+    values = head.add("Mul", values, head.constant(planes[0]))  # three planes of one
+    return head.add("Add", values, head.constant(planes[1])) if planes[1].any() else values
+
+
+def _pad(head: _Nodes, values: str, axes: tuple[int, int], dtype: Any) -> str:
+    """Add two pixels of 0 on each side."""
+    pads, places = head.constant([2, 2, 2, 2], np.int64), head.constant(axes, np.int64)
+    return head.add("Pad", values, pads, head.constant(0, dtype), places)
+
+
+def _resize(head: _Nodes, values: str) -> str:
+    """Add what ``convention.resize`` computes."""
+    weights, half = resize_weights(), head.constant(0.5)
+    values = head.add("MatMul", values, head.constant(weights.T))
+    values = head.add("Floor", head.add("Add", values, half))
+    values = head.add("MatMul", head.constant(weights), values)
+    return head.add("Floor", head.add("Add", values, half))
 
 
 @dataclass(frozen=True)
@@ -193,15 +274,17 @@ def choose_calibration(images: NDArray[np.uint8], settings: Quantization) -> NDA
 
 
 def quantize_body(
-    body: onnx.ModelProto, calibration: NDArray[np.uint8], settings: Quantization, *, scale: float
+    body: onnx.ModelProto, calibration: NDArray[Any], settings: Quantization
 ) -> onnx.ModelProto:
     """Quantise a float32 body: statically, in QDQ form, per channel.
 
+    What follows the last layer, such as a softmax, stays float32: on 256 levels it would lose the
+    difference between two likely classes.
+
     Args:
-        body: Takes ``pixels`` (N, 1, 28, 28) float32.
-        calibration: Images that fix the scales, shape (N, 28, 28), uint8.
+        body: Takes ``pixels``, returns ``logits``.
+        calibration: Inputs that fix the scales, shape (N, ...).
         settings: How to quantise.
-        scale: Factor from an image's values to pixels.
     """
     from onnxruntime.quantization import (
         CalibrationMethod,
@@ -212,12 +295,13 @@ def quantize_body(
 
     scratch = onnx.ModelProto()  # quantize_static moves the weights of its input to a file
     scratch.CopyFrom(body)
+    tail = _cut_tail(scratch.graph)
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "int8.onnx"
         quantize_static(
             scratch,
             path,
-            _make_reader(calibration, scale),
+            _make_reader(calibration),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=settings.reduce_range,
@@ -225,25 +309,56 @@ def quantize_body(
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
-        return strip(onnx.load(path))
+        quantized = onnx.load(path)
+    _cut_output_quantizer(quantized.graph)
+    if tail.nodes:
+        _rename_output(quantized.graph, BODY_OUTPUT, TAIL_INPUT)
+        tail.nodes[-1].output[0] = BODY_OUTPUT
+        quantized.graph.node.extend(tail.nodes)
+        quantized.graph.initializer.extend(tail.constants)
+    return strip(quantized)
 
 
-def _make_reader(images: NDArray[np.uint8], scale: float) -> "object":
+def _cut_tail(graph: onnx.GraphProto) -> _Nodes:
+    """Cut off what follows the last layer; the layer then returns ``logits``."""
+    writers = {name: node for node in graph.node for name in node.output}
+    constants = {one.name: one for one in graph.initializer}
+    tail, name = _Nodes("tail"), BODY_OUTPUT
+    found: list[onnx.NodeProto] = []
+    while name in writers and writers[name].op_type in TAIL_OPERATORS:
+        if not constants.keys() >= set(writers[name].input[1:]):
+            break
+        found.insert(0, writers[name])
+        name = found[0].input[0]
+    if not any(node.op_type in ACTIVATIONS for node in found):
+        return tail
+    for node in found:
+        graph.node.remove(node)
+        arrays = [numpy_helper.to_array(constants[one]) for one in node.input[1:]]
+        kept = [tail.constant(array, array.dtype) for array in arrays]
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        del copy.input[:]
+        copy.input.extend([tail.nodes[-1].output[0] if tail.nodes else TAIL_INPUT, *kept])
+        copy.output[0] = f"tail_value{len(tail.nodes)}"
+        tail.nodes.append(copy)
+    _rename_output(graph, name, BODY_OUTPUT)
+    _drop_unused(graph)
+    return tail
+
+
+def _make_reader(inputs: NDArray[Any]) -> "object":
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Yields pixels, a hundred images at a time."""
+        """Yields inputs, a hundred at a time."""
 
         def __init__(self) -> None:
-            self.batches = self.draw()
+            self.batches = iter([inputs[row : row + 100] for row in range(0, len(inputs), 100)])
 
-        def draw(self) -> Iterator[dict[str, NDArray[np.float32]]]:
-            for start in range(0, len(images), 100):
-                pixels = images[start : start + 100, np.newaxis].astype(np.float32)
-                yield {BODY_INPUT: pixels * np.float32(scale)}
-
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            return next(self.batches, None)
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {BODY_INPUT: batch}
 
     return Reader()
 
@@ -265,6 +380,8 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
         part.doc_string = ""
         del part.metadata_props[:]
+    for tensor in graph.initializer:  # said of weights that were read from another file
+        tensor.ClearField("data_location")
     for node in graph.node:
         _drop_defaults(node)
     _drop_bias_zeros(graph)

@@ -1,6 +1,5 @@
 """Export to ONNX: build the files, validate them against the untouched network, then write."""
 
-import copy
 import dataclasses
 import io
 import json
@@ -8,23 +7,31 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from torch import nn
 
 from edge_mnist.errors import GateError, ModelError, OutputError, UsageError
 from edge_mnist.exporting.card import ExportedModel, describe_model, make_manifest, write_card
-from edge_mnist.exporting.golden import draw_golden_images
+from edge_mnist.exporting.convention import (
+    MeasuredConvention,
+    PixelConvention,
+    Statement,
+    measure_convention,
+    run_batches,
+    to_logits,
+)
+from edge_mnist.exporting.golden import draw_golden_images, hash_images
 from edge_mnist.exporting.graph import (
     Quantization,
     attach_contract,
     choose_calibration,
-    export_body,
     fold_temperature,
     quantize_body,
 )
+from edge_mnist.exporting.sources import Loading, Network, is_foreign, open_network
 from edge_mnist.files import make_folder, output_errors, write_atomically
 from edge_mnist.model_file import (
     CARD_NAME,
@@ -39,22 +46,13 @@ from edge_mnist.model_file import (
 )
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.calibration import Calibration, Validation, calibrate
-from edge_mnist.training.checkpoint import (
-    Checkpoint,
-    hash_weights,
-    load_checkpoint,
-    load_network,
-    pack_checkpoint,
-)
 from edge_mnist.training.datasets import Dataset, load_dataset, split_training
-from edge_mnist.training.networks import PixelConvention, compute_logits
 from edge_mnist.training.provenance import (
     TrainingData,
     compare_with_training,
     record_training_data,
 )
 from edge_mnist.training.recipes import Recipe
-from edge_mnist.training.run import TrainingRun, find_checkpoint
 from edge_mnist.validation.gate import Limits, Reference
 from edge_mnist.validation.robustness import measure_robustness
 from edge_mnist.validation.validate import (
@@ -63,6 +61,15 @@ from edge_mnist.validation.validate import (
     measure_accuracy,
     validate_files,
 )
+
+if TYPE_CHECKING:  # PyTorch is imported only for what needs it: an ONNX file does not
+    from torch import nn
+
+    from edge_mnist.training.checkpoint import Checkpoint
+    from edge_mnist.training.run import TrainingRun
+
+N_EXAMPLES = 40  # training images that a graph is compared on before the whole test set is
+HELD_OUT_SHARE = 1 / 12  # of the training images, where no training has held out any
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class ExportResult:
         temperature: Divides the logits.
         rejection_threshold: Smallest confidence of an accepted answer, 0..1.
         validation: The checks that the files passed.
+        convention: What the network was found to expect; None for a checkpoint of this package.
     """
 
     folder: str
@@ -88,6 +96,7 @@ class ExportResult:
     temperature: float
     rejection_threshold: float
     validation: ValidationReport
+    convention: MeasuredConvention | None = None
     schema_version: int = 1
 
     @property
@@ -113,6 +122,8 @@ class ExportResult:
             for row in rows
         ]
         what = self.checkpoint or "the network"
+        if self.convention:
+            lines[:0] = self.convention.to_text().splitlines()
         lines.insert(0, f"{what} exported; every file passed the gate")
         notes = {report.data_note for report in self.validation.models if report.data_note}
         lines[:0] = [f"note: {note}" for note in sorted(notes)]
@@ -128,24 +139,28 @@ class Source:
     Attributes:
         network: As its author wrote it; never changed.
         name: Of the network, for people.
-        convention: The pixels that it expects.
+        convention: The input that it expects.
+        output: What it returns, one of ``convention.OUTPUTS``.
         dataset: Calibrates, quantises and validates.
         training_rows: Rows of the training images that the network learned from, for all we know.
         held_out_rows: The other rows.
         checkpoint: The checkpoint that it comes from, or None.
         path: Of that checkpoint, or None.
         calibration: The checkpoint's, or None.
+        measured: How the convention was found; None for a checkpoint.
     """
 
-    network: nn.Module
+    network: Network
     name: str
     convention: PixelConvention
+    output: str
     dataset: Dataset
     training_rows: NDArray[np.int64]
     held_out_rows: NDArray[np.int64]
-    checkpoint: Checkpoint | None = None
+    checkpoint: "Checkpoint | None" = None
     path: Path | None = None
     calibration: Calibration | None = None
+    measured: MeasuredConvention | None = None
 
     @property
     def trained_on(self) -> TrainingData:
@@ -156,12 +171,14 @@ class Source:
 
 
 def export(
-    source: nn.Module | TrainingRun | str | os.PathLike[str] | None,
+    source: "nn.Module | TrainingRun | str | os.PathLike[str] | None",
     dataset: Dataset | None = None,
     *,
     folder: str | os.PathLike[str] = "exports",
     quantize: bool = False,
-    convention: PixelConvention | None = None,
+    convention: PixelConvention | Statement | None = None,
+    force: bool = False,
+    loading: Loading | None = None,
     temperature: float | None = None,
     limits: Limits | None = None,
     overwrite: bool = False,
@@ -171,16 +188,22 @@ def export(
 ) -> ExportResult:
     """Export a network as model files that keep the contract, validated before they are written.
 
-    Scaling of pixels, temperature and softmax are added around the network, which stays as it is.
-    The reference is the untouched network, with those steps computed by NumPy.
+    What the network's convention, temperature and softmax need is added around the network, which
+    stays as it is. The reference is the untouched network, with those steps computed by NumPy.
 
     Args:
-        source: A network that maps pixels (N, 1, 28, 28), float32, to logits (N, classes); what
-            ``train`` returned; or a checkpoint or run folder, None for the newest below ``./runs``.
-        dataset: Calibrates, quantises and validates. None takes the one of the training.
+        source: Any network of PyTorch that classifies images; a file of one, or ``net.py:Net``, see
+            ``sources.open_network``; what ``train`` returned; or a checkpoint or run folder, None
+            for the newest below ``./runs``.
+        dataset: Measures the convention, calibrates, quantises and validates. None takes the one
+            of the training, and MNIST for a file of somebody else's network.
         folder: Where to write; what an earlier export wrote there is replaced.
         quantize: Write an int8 file too.
-        convention: The pixels that a network expects, 0..1 if None; checkpoints take 0..1.
+        convention: What a network expects, or some of it. What is not stated is measured on
+            training images, and what is stated is compared with the measurement. Checkpoints of
+            this package take 1x28x28, 0..1.
+        force: Take what is stated whatever the measurement says.
+        loading: Weights, arguments and trust for a source that is a file or ``net.py:Net``.
         temperature: Divides the logits. None takes a checkpoint's, or fits it on the data set's
             held-out training images (if no training has split the data set, those that one by
             the usual recipe would hold out: a twelfth, or a folder's validation part).
@@ -192,12 +215,21 @@ def export(
 
     Raises:
         GateError: A file misses a limit; nothing was written.
-        ModelError: The network cannot be run or exported, or the checkpoint cannot be used.
+        ConventionError: No convention stands out, or the measurement contradicts the stated one.
+        ModelError: The network cannot be opened, run or exported; nothing was written.
         DataError: The data set cannot be had, or its test part has images that the checkpoint was
             trained on.
         OutputError: The folder cannot be written, or holds files that no export wrote.
     """
-    opened = open_source(source, dataset, convention, data_dir=data_dir, offline=offline)
+    opened = open_source(
+        source,
+        dataset,
+        convention,
+        force=force,
+        loading=loading,
+        data_dir=data_dir,
+        offline=offline,
+    )
     compare_with_training(opened.trained_on, opened.dataset, opened.name)  # before work of minutes
     target = Path(folder)
     if not overwrite:
@@ -205,10 +237,11 @@ def export(
     make_folder(target)
     logits = compute_source_logits(opened, opened.dataset.test_images)
     calibration = choose_temperature(opened, temperature)
+    logits = logits / np.float32(calibration.temperature)
     reference = Reference(
-        "PyTorch",
+        opened.network.name,
         opened.dataset.test_images,
-        logits / np.float32(calibration.temperature),
+        logits,
         image_hashes=opened.trained_on.image_hashes,
     )
     models = build_models(opened, calibration, quantize=quantize)
@@ -216,8 +249,10 @@ def export(
     raise_if_missed(report)
     exported = tuple(_describe(file, one) for file, one in zip(models, report.models, strict=True))
     files = {file.path.name: file.content for file in models}
-    files[REFERENCE_NAME] = make_reference(opened, calibration, models)
+    files[REFERENCE_NAME] = make_reference(opened, calibration, models, logits)
     if opened.checkpoint:
+        from edge_mnist.training.checkpoint import pack_checkpoint
+
         finished = dataclasses.replace(opened.checkpoint, state={}, calibration=calibration)
         files[CHECKPOINT_NAME] = pack_checkpoint(finished)
     robustness = measure_robustness(
@@ -238,14 +273,17 @@ def export(
         temperature=calibration.temperature,
         rejection_threshold=calibration.rejection_threshold,
         validation=report,
+        convention=opened.measured,
     )
 
 
 def open_source(
-    source: nn.Module | TrainingRun | str | os.PathLike[str] | None,
+    source: "nn.Module | TrainingRun | str | os.PathLike[str] | None",
     dataset: Dataset | None,
-    convention: PixelConvention | None = None,
+    convention: PixelConvention | Statement | None = None,
     *,
+    force: bool = False,
+    loading: Loading | None = None,
     data_dir: Path | None = None,
     offline: bool = False,
 ) -> Source:
@@ -255,17 +293,27 @@ def open_source(
         UsageError: A network comes without a data set, or a checkpoint with a convention.
         ModelError: The checkpoint cannot be used, or its classes are not the data set's.
     """
+    network: Network
+    if isinstance(source, str | os.PathLike) and is_foreign(source):
+        network = open_network(source, loading or Loading())
+        dataset = dataset or load_dataset("mnist", data_dir=data_dir, offline=offline)
+        return measure_source(network, dataset, convention, force=force)
+    if loading is not None and loading != Loading():
+        raise UsageError("weights, arguments and trust are for a network that comes as a file")
+    from torch import nn
+
+    from edge_mnist.exporting.sources import TorchNetwork
+
     if isinstance(source, nn.Module):
         if dataset is None:
             raise UsageError("a network is exported with a data set: export(network, dataset)")
-        held_out = dataset.held_out
-        if held_out is None:
-            _, held_out = split_training(dataset, Recipe(name=""))
-        training = np.setdiff1d(np.arange(len(dataset.train_labels)), held_out)
-        name = type(source).__name__
-        return Source(source, name, convention or PixelConvention(), dataset, training, held_out)
-    if convention is not None:
+        network = TorchNetwork(source, type(source).__name__)
+        return measure_source(network, dataset, convention, force=force)
+    if convention not in (None, Statement()):
         raise UsageError("a convention is for a network; a checkpoint of ours takes pixels in 0..1")
+    from edge_mnist.training.checkpoint import load_checkpoint, load_network
+    from edge_mnist.training.run import TrainingRun, find_checkpoint
+
     path = None
     if isinstance(source, TrainingRun):
         checkpoint, dataset = source.checkpoint, dataset or source.dataset
@@ -281,9 +329,10 @@ def open_source(
         )
     training, held_out = split_training(dataset, checkpoint.recipe)
     return Source(
-        load_network(checkpoint),
+        TorchNetwork(load_network(checkpoint), checkpoint.recipe.network, kind="checkpoint"),
         checkpoint.recipe.network,
         PixelConvention(),
+        "logits",
         dataset,
         training,
         held_out,
@@ -293,33 +342,81 @@ def open_source(
     )
 
 
-def compute_source_logits(source: Source, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run the untouched network, in evaluation mode.
+def measure_source(
+    network: Network,
+    dataset: Dataset,
+    convention: PixelConvention | Statement | None,
+    *,
+    force: bool,
+) -> Source:
+    """Return somebody else's network as a source, its convention measured; see ``export``."""
+    stated = convention if isinstance(convention, Statement) else Statement(convention=convention)
+    held_out = dataset.held_out
+    if held_out is None:
+        if network.kind == "onnx":  # without PyTorch there is no scikit-learn either
+            held_out = hold_out(dataset.train_labels, HELD_OUT_SHARE)
+        else:
+            _, held_out = split_training(dataset, Recipe(name=""))
+    measured = measure_convention(
+        network,
+        dataset.train_images,
+        dataset.train_labels,
+        len(dataset.class_names),
+        stated=stated,
+        force=force,
+    )
+    return Source(
+        network,
+        network.name,
+        measured.convention,
+        measured.output,
+        dataset,
+        np.setdiff1d(np.arange(len(dataset.train_labels)), held_out),
+        held_out,
+        path=network.path,
+        measured=measured,
+    )
+
+
+def hold_out(labels: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """Choose rows of every class in proportion, the same every time; at least one of each class.
 
     Args:
-        source: The network and its pixel convention.
+        labels: True classes, shape (N,).
+        share: Of the rows, 0..1.
+
+    Returns:
+        Row numbers, sorted.
+    """
+    generator = np.random.default_rng(0)
+    chosen = []
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        chosen.append(rows[: max(1, round(share * len(rows)))])
+    return np.sort(np.concatenate(chosen))
+
+
+def compute_source_logits(source: Source, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Run the untouched network under its convention.
+
+    Args:
+        source: The network and its convention.
         images: Shape (N, 28, 28), uint8.
 
     Returns:
         Logits before the temperature, shape (N, classes), float32.
 
     Raises:
-        ModelError: The network fails, or returns something of another shape.
+        ModelError: The network fails, or returns numbers that are not finite.
     """
-    try:
-        logits = compute_logits(source.network, images, convention=source.convention)
-    except Exception as error:  # a network may raise anything
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"the network {source.name} does not run on pixels (N, 1, 28, 28): {reason}"
-        ) from error
-    expected = (len(images), len(source.dataset.class_names))
-    if logits.shape != expected:
-        raise ModelError(
-            f"the network {source.name} returns {logits.shape} for {len(images)} images, expected "
-            f"{expected}: one row for each image, one logit for each class of "
-            f"{source.dataset.name}"
-        )
+    network = source.network
+    rows = []
+    for start in range(0, len(images), 1000):
+        inputs = source.convention.to_inputs(images[start : start + 1000], network.input_dtype)
+        rows.append(to_logits(run_batches(network, inputs, batch_size=1000), source.output))
+    logits = np.concatenate(rows)
+    if not np.isfinite(logits).all():
+        raise ModelError(f"the network {network.name} returns numbers that are not finite")
     return logits
 
 
@@ -341,22 +438,23 @@ def build_models(source: Source, calibration: Calibration, *, quantize: bool) ->
     Raises:
         ModelError: The network cannot be exported or quantised.
     """
-    network = source.network
-    if any(weight.device.type != "cpu" for weight in network.parameters()):
-        network = copy.deepcopy(network).cpu()
-    try:
-        body = export_body(network, source.convention)
-    except Exception as error:  # the exporter raises anything for a network it cannot trace
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"the network {source.name} cannot be exported: {reason}") from error
-    rest = fold_temperature(body, calibration.temperature)
+    images = source.dataset.train_images[source.training_rows]
+    network, convention = source.network, source.convention
+    body = network.to_body(convention.to_inputs(images[:N_EXAMPLES], network.input_dtype))
+    rest = calibration.temperature
+    if source.output != "probabilities":
+        rest = fold_temperature(body, rest)
     models = [_build(FLOAT32_NAME, body, source, calibration, rest, quantization="none")]
     if quantize:
         settings = Quantization()
-        images = source.dataset.train_images[source.training_rows]
-        int8_body = quantize_body(
-            body, choose_calibration(images, settings), settings, scale=source.convention.scale
-        )
+        inputs = convention.to_inputs(choose_calibration(images, settings), network.input_dtype)
+        try:
+            int8_body = quantize_body(body, inputs, settings)
+        except Exception as error:  # onnxruntime's quantizer raises anything
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"the network {source.name} cannot be quantised: {reason}; leave --quantize out"
+            ) from error
         quantization = json.dumps(settings.to_dict())
         models.append(
             _build(INT8_NAME, int8_body, source, calibration, rest, quantization=quantization)
@@ -381,7 +479,12 @@ def _build(
 
     def assemble(metadata: Mapping[str, str]) -> ModelFile:
         model = attach_contract(
-            body, metadata, scale=source.convention.scale, temperature=temperature
+            body,
+            metadata,
+            convention=source.convention,
+            n_classes=len(source.dataset.class_names),
+            output=source.output,
+            temperature=temperature,
         )
         onnx.checker.check_model(model, full_check=True)
         return ModelFile(Path(name), model.SerializeToString(deterministic=True))
@@ -411,16 +514,34 @@ def raise_if_missed(report: ValidationReport) -> None:
             )
 
 
-def make_reference(source: Source, calibration: Calibration, models: list[ModelFile]) -> bytes:
-    """Return the content of reference.npz: golden images and the logits they should give."""
+def make_reference(
+    source: Source,
+    calibration: Calibration,
+    models: list[ModelFile],
+    test_logits: NDArray[np.float32],
+) -> bytes:
+    """Return the content of reference.npz: golden images and the logits they should give.
+
+    Where no checkpoint of this package is kept beside the files, it also holds the network's own
+    logits on the whole test set: ``validate`` then needs neither the network nor its code.
+
+    Args:
+        source: The network.
+        calibration: Its temperature.
+        models: Of which the int8 one has logits of its own.
+        test_logits: Of the network on the test images, divided by the temperature.
+    """
     images, labels = draw_golden_images()
     logits = compute_source_logits(source, images) / np.float32(calibration.temperature)
     arrays = {
         "images": images,
         "labels": labels,
         "logits": logits,
-        "weights_sha256": np.array(hash_weights(source.network.state_dict())),
+        "weights_sha256": np.array(source.network.weights_sha256),
     }
+    if not source.checkpoint:
+        arrays["test_logits"] = test_logits
+        arrays["test_images_sha256"] = np.array(hash_images(source.dataset.test_images))
     if source.trained_on.image_hashes is not None:
         arrays["image_hashes"] = source.trained_on.image_hashes
     for file in models:
@@ -451,10 +572,16 @@ def refuse_foreign_files(folder: Path) -> None:
     Raises:
         OutputError: The folder holds such a file.
     """
+
+    def read_checkpoint(path: Path) -> object:
+        from edge_mnist.training.checkpoint import load_checkpoint
+
+        return load_checkpoint(path)
+
     checks: dict[str, Callable[[Path], object]] = {
         FLOAT32_NAME: lambda path: Predictor(path, provider="cpu"),
         INT8_NAME: lambda path: Predictor(path, provider="cpu"),
-        CHECKPOINT_NAME: load_checkpoint,
+        CHECKPOINT_NAME: read_checkpoint,
     }
     for name, read in checks.items():
         if (folder / name).exists():

@@ -1,5 +1,6 @@
 """The export targets, in one table: a new one is a module that writes it, and a row here."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,9 +84,12 @@ def _export_onnx(
     dataset: str | None = None,
     **options: Any,
 ) -> TargetResult:
-    require_package("torch", "train")
-    require_package("onnx", "train")
+    if not (source and source.endswith(".onnx")):  # PyTorch is not needed for somebody's ONNX file
+        require_package("torch", "train")
+    require_package("onnx", "onnx")
+    from edge_mnist.exporting.convention import Statement
     from edge_mnist.exporting.onnx import export
+    from edge_mnist.exporting.sources import Loading, parse_arguments
     from edge_mnist.training.datasets import load_dataset
     from edge_mnist.validation.gate import Limits
 
@@ -93,11 +97,29 @@ def _export_onnx(
     if dataset is not None:
         data_dir, offline = options.get("data_dir"), options.get("offline", False)
         data = load_dataset(dataset, data_dir=data_dir, offline=offline)
+    if "network_args" in options:
+        options["network_args"] = parse_arguments(options["network_args"])
+    loading = Loading(**_take(options, Loading))
+    stated = Statement(**_take(options, Statement))
     limits = Limits() if max_accuracy_lost is None else Limits(accuracy_lost=max_accuracy_lost)
     command = "edge-mnist export" + " --quantize" * quantize
     return export(
-        source, data, folder=folder, quantize=quantize, limits=limits, command=command, **options
+        source,
+        data,
+        folder=folder,
+        quantize=quantize,
+        limits=limits,
+        command=command,
+        loading=loading,
+        convention=stated,
+        **options,
     )
+
+
+def _take(options: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """Take the options that are fields of a dataclass out of all options."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: options.pop(name) for name in names & set(options)}
 
 
 def _export_web(source: str | None, folder: Path, **options: Any) -> TargetResult:
@@ -109,20 +131,20 @@ def _export_web(source: str | None, folder: Path, **options: Any) -> TargetResul
 def _export_triton(
     source: str | None, folder: Path, *, overwrite: bool, **options: Any
 ) -> TargetResult:
-    """Write model files to a repository; a checkpoint goes through the gate first."""
+    """Write model files to a repository; what is no model file of ours is exported first."""
     import tempfile
 
-    from edge_mnist.exporting.triton import export_triton, is_checkpoint
+    from edge_mnist.exporting.triton import export_triton, needs_export
     from edge_mnist.model_file import find_model, find_models
 
-    if source and is_checkpoint(source):
+    if source and needs_export(source):
         with tempfile.TemporaryDirectory() as name:
             _export_onnx(source, Path(name), **options)
             return export_triton(find_models([Path(name)]), folder, overwrite=overwrite)
     paths = find_models([source]) if source else [find_model(prefer_exports=True)]
     if options:
         option = min(options).replace("_", "-")
-        raise UsageError(f"--{option} needs a checkpoint, and {paths[0]} is exported already")
+        raise UsageError(f"--{option} has no effect: {paths[0]} is exported already")
     return export_triton(paths, folder, overwrite=overwrite)
 
 
@@ -132,7 +154,11 @@ def _export_c(source: str | None, folder: Path, **options: Any) -> TargetResult:
     return export_c(source, folder, **options)
 
 
-_CHECKPOINT_OPTIONS = frozenset({"dataset", "quantize", "max_accuracy_lost", "data_dir", "offline"})
+_NETWORK_OPTIONS = {"weights", "network_args", "trust_pickle", "force"}
+_NETWORK_OPTIONS |= {"layout", "input_scale", "mean", "std", "inverted"}
+_CHECKPOINT_OPTIONS = frozenset(
+    {"dataset", "quantize", "max_accuracy_lost", "data_dir", "offline", *_NETWORK_OPTIONS}
+)
 TARGETS = (
     Target("onnx", "model files", "exports", _CHECKPOINT_OPTIONS, _export_onnx),
     Target("web", "a page for any static host", "web", frozenset({"offline"}), _export_web),

@@ -122,11 +122,17 @@ def add_model(
     return TritonModel(str(folder), name, str(model.path), model.sha256, tuple(files))
 
 
-def is_checkpoint(name: str | os.PathLike[str]) -> bool:
-    """Return whether a name stands for a checkpoint or a run, which has to be exported first."""
+def needs_export(name: str | os.PathLike[str]) -> bool:
+    """Return whether a name stands for a checkpoint, a run or somebody else's network."""
     source = locate(name)
+    if source.is_file() and source.suffix == ".onnx":
+        try:
+            check_contract(read_model(source))
+        except ModelError:
+            return True
+        return False
     if not source.is_dir():
-        return source.suffix == Path(CHECKPOINT_NAME).suffix and source.is_file()
+        return source.is_file() or ":" in source.name  # net.py:Net
     exported = any((source / name).is_file() for name in (FLOAT32_NAME, INT8_NAME))
     return not exported and any(source.rglob(CHECKPOINT_NAME))
 

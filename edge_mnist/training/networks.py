@@ -6,9 +6,7 @@ A new network is one more function here, and its name in ``NETWORKS``.
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge_mnist.errors import ModelError, UsageError
+from edge_mnist.errors import ModelError
 from edge_mnist.training.recipes import Recipe
 
 
@@ -201,41 +199,6 @@ NETWORKS: dict[str, Callable[[Recipe, int], nn.Module]] = {
 }
 
 
-@dataclass(frozen=True)
-class PixelConvention:
-    """How a network expects its pixels: ``(image * scale - mean) / std``, image in 0..255.
-
-    Attributes:
-        scale: Factor of the image's values: 1/255 for pixels in 0..1, 1 for pixels in 0..255.
-        mean: Subtracted after that.
-        std: Divides after that.
-    """
-
-    scale: float = 1 / 255
-    mean: float = 0.0
-    std: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            UsageError: ``scale`` or ``std`` is not a positive number, or ``mean`` is not finite.
-        """
-        positive = all(0 < value < math.inf for value in (self.scale, self.std))
-        if not positive or not math.isfinite(self.mean):
-            raise UsageError(f"expected a positive scale and std and a finite mean, got {self}")
-
-    @property
-    def is_normalised(self) -> bool:
-        """Whether pixels have another mean or standard deviation than the scaled image."""
-        return (self.mean, self.std) != (0, 1)
-
-    def to_pixels(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the pixels, shape (N, 1, 28, 28), float32, of images (N, 28, 28), uint8."""
-        scaled = images[:, np.newaxis].astype(np.float32) * np.float32(self.scale)
-        return (scaled - np.float32(self.mean)) / np.float32(self.std)
-
-
 class Normalise(nn.Module):
     """Brings pixels to another mean and standard deviation."""
 
@@ -333,16 +296,14 @@ def compute_logits(
     images: NDArray[np.uint8],
     *,
     batch_size: int = 1000,
-    convention: PixelConvention = PixelConvention(),
     temperature: float = 1.0,
 ) -> NDArray[np.float32]:
-    """Run a network in evaluation mode; pixels are scaled, and logits divided, by NumPy.
+    """Run a network of this package in evaluation mode; NumPy scales pixels and divides logits.
 
     Args:
-        network: Takes pixels (N, 1, 28, 28), float32; returns logits (N, classes).
+        network: Takes pixels (N, 1, 28, 28), float32, in 0..1; returns logits (N, classes).
         images: Shape (N, 28, 28), uint8.
         batch_size: Images in one call of the network.
-        convention: The pixels that the network expects.
         temperature: Divides the logits.
 
     Returns:
@@ -353,6 +314,7 @@ def compute_logits(
     rows = []
     with evaluation_mode(network), torch.inference_mode():
         for start in range(0, max(len(images), 1), batch_size):
-            pixels = torch.from_numpy(convention.to_pixels(images[start : start + batch_size]))
+            batch = images[start : start + batch_size, np.newaxis]
+            pixels = torch.from_numpy(batch.astype(np.float32) * np.float32(1 / 255))
             rows.append(network(pixels.to(device)).float().cpu().numpy())
     return np.asarray(np.concatenate(rows) / np.float32(temperature), np.float32)

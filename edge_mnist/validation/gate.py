@@ -1,5 +1,6 @@
 """The gate: the reference that a model file is compared with, the checks, and their limits."""
 
+import hashlib
 import importlib.util
 import io
 from dataclasses import dataclass, field
@@ -104,14 +105,17 @@ def find_reference(
         if beside.is_file() and importlib.util.find_spec("torch"):
             against = beside
     if against is None or str(against) == "reference":
-        return read_reference(folder / REFERENCE_NAME, predictor)
+        return read_reference(folder / REFERENCE_NAME, predictor, dataset)
     if dataset is None:
         raise UsageError("a self-test compares against reference.npz, not against a checkpoint")
     return compute_reference(locate(against), predictor, dataset)
 
 
-def read_reference(path: Path, predictor: Predictor) -> Reference:
-    """Read the golden images and their logits that ``export`` wrote beside a model.
+def read_reference(path: Path, predictor: Predictor, dataset: "Dataset | None" = None) -> Reference:
+    """Read the trusted logits that ``export`` wrote beside a model.
+
+    Those of the golden images; or, of somebody else's network, those of the whole test set, if
+    ``dataset`` is the one that it was exported with.
 
     Raises:
         ModelError: The file is missing, broken, or of other weights.
@@ -127,6 +131,16 @@ def read_reference(path: Path, predictor: Predictor) -> Reference:
                 arrays.get("image_hashes"),
             )
             weights = str(arrays["weights_sha256"])
+            if dataset is not None and "test_logits" in arrays:
+                digest = hashlib.sha256(np.ascontiguousarray(dataset.test_images).tobytes())
+                if str(arrays["test_images_sha256"]) == digest.hexdigest():
+                    name = f"{path.name} (the network's own logits on the test set)"
+                    reference = Reference(
+                        name,
+                        dataset.test_images,
+                        arrays["test_logits"],
+                        image_hashes=reference.image_hashes,
+                    )
     except FileNotFoundError as error:
         raise ModelError(f"no reference {path}; export writes one beside the model") from error
     except Exception as error:  # a damaged archive makes zip, zlib or numpy raise anything
