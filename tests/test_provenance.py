@@ -11,6 +11,7 @@ from conftest import Command
 from test_folder import SIGNS, write_signs
 
 from edge_mnist.errors import DataError, ModelError, UsageError
+from edge_mnist.exporting.convention import PixelConvention
 from edge_mnist.exporting.onnx import export, open_source
 from edge_mnist.model_file import (
     CHECKPOINT_NAME,
@@ -183,7 +184,8 @@ def test_a_bare_network_is_calibrated_on_what_a_training_holds_out(
         folder = tmp_path
     dataset = load_dataset(str(folder))
     usual = Recipe(name="")
-    source = open_source(make_network(usual, len(SIGNS)), dataset)
+    network = make_network(usual, len(SIGNS))
+    source = open_source(network, dataset, PixelConvention(), force=True)  # it is untrained
     rows = split_training(dataset, usual)
     assert source.training_rows.tolist() == rows[0].tolist()
     assert source.held_out_rows.tolist() == rows[1].tolist()

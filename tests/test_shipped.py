@@ -138,7 +138,7 @@ def test_a_device_without_torch(wheel: Path, tmp_path: Path, drawings: list[Path
         assert "edge-mnist[train]" in line
     for arguments, extra in (
         (["serve"], "serve"),
-        (["predict", "--engine", "ray", tmp_path], "ray"),
+        (["predict", "--engine", "ray", tmp_path, "-o", tmp_path / "out"], "ray"),
     ):
         done = run(*arguments)
         assert done.returncode == 3

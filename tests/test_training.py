@@ -55,6 +55,7 @@ def test_a_run_folder_holds_everything(run_folder: Path) -> None:
     names = {path.name for path in run_folder.iterdir()}
     assert names == {
         CHECKPOINT_NAME,
+        ".lock",
         "environment.json",
         "history.jsonl",
         "recipe.json",
@@ -82,7 +83,8 @@ def test_resume_after_kill_ends_with_the_same_weights(
     digits: Dataset, tmp_path: Path, edge_mnist: Command
 ) -> None:
     train(SHORT, digits, out=tmp_path / "whole")
-    args = ("--dataset", "digits", "--epochs", "4", "--out", "killed")
+    threads = str(torch.get_num_threads())
+    args = ("--dataset", "digits", "--epochs", "4", "--out", "killed", "--threads", threads)
     command = [sys.executable, "-m", "edge_mnist", "train", *args]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed" / CHECKPOINT_NAME

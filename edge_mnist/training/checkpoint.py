@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from edge_mnist.errors import ModelError
@@ -97,9 +97,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ModelError: The file is missing, damaged, or not a checkpoint of this package.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content = Path(path).read_bytes()  # at once: a training may replace the file meanwhile
+        tensors = load(content)
+        about = read_metadata(content)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read checkpoint {path}: {error}") from error
     if about.get("format") != FORMAT:
@@ -122,6 +122,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ),
         TrainingData(recipe.dataset, about.get("dataset_sha256", ""), hashes),
     )
+
+
+def read_metadata(content: bytes) -> dict[str, str]:
+    """Return the metadata in the header of a safetensors file that was loaded already.
+
+    Source: the format of safetensors: a length in 8 bytes, little endian, then that much JSON.
+    """
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return dict(header.get("__metadata__", {}))
 
 
 def load_network(checkpoint: Checkpoint) -> nn.Module:
