@@ -79,6 +79,8 @@ def test_other_classes_are_read_from_the_file(tmp_path: Path) -> None:
     entry.value = json.dumps(names)
     for output in model.graph.output:
         output.type.tensor_type.shape.dim[1].dim_value = len(names)
+    (entry,) = (one for one in model.metadata_props if one.key == "graph_sha256")
+    entry.value = hash_graph(model.SerializeToString())
     path = tmp_path / "two.onnx"
     path.write_bytes(model.SerializeToString())
     made = add_model(path, tmp_path / "repository", name="two-classes")
