@@ -10,7 +10,7 @@ from conftest import Command
 
 from edge_mnist.errors import ModelError, OutputError
 from edge_mnist.exporting.triton import add_model, export_triton
-from edge_mnist.model_file import find_model, shipped_folder
+from edge_mnist.model_file import find_model, hash_graph, shipped_folder
 
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 text_format = pytest.importorskip("google.protobuf.text_format")
