@@ -136,7 +136,7 @@ class Predictor:
         """
         self.model = _read_model(model)
         self.info = check_contract(self.model)
-        self._wanted_reader = reader
+        self._given_reader = reader
         choose_reader(reader)
         self._wanted_provider = provider or os.environ.get("EDGE_MNIST_PROVIDER") or "auto"
         self._threads = threads
@@ -158,7 +158,7 @@ class Predictor:
     @property
     def reader(self) -> str:
         """What reads pictures on this machine, ``compiled`` or ``numpy``."""
-        return choose_reader(self._wanted_reader)
+        return choose_reader(self._given_reader)
 
     def __enter__(self) -> Self:
         """Return the predictor itself."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import LIMITS
 from torch import nn
 
 from edge_mnist.errors import ModelError, UsageError
@@ -18,10 +19,8 @@ from edge_mnist.training.networks import NETWORKS, make_network
 from edge_mnist.training.recipes import CHOICES, RECIPES, Recipe, find_recipe
 from edge_mnist.training.run import train
 from edge_mnist.training.trainer import Trainer, make_optimizer, scale_rate
-from edge_mnist.validation.gate import Limits
 
 CPU = torch.device("cpu")
-LIMITS_OF_TWO_EPOCHS = Limits(accuracy_lost=0.05)
 SHORT = find_recipe("digits", epochs=3)
 
 
@@ -33,7 +32,8 @@ def silent(step: int, loss: float, spent_s: float) -> None:
 def test_every_network_goes_to_int8(network: str, digits: Dataset, tmp_path: Path) -> None:
     recipe = dataclasses.replace(
         SHORT,
-        epochs=1 if network in ("max", "conv4") else 2,
+        # After two, int8 loses more of residual than the gate allows: it has hardly learned.
+        epochs={"max": 1, "conv4": 1, "residual": 4}.get(network, 2),
         network=network,
         batch_norm=network != "lenet-max",
         dropout=0.1,
@@ -43,7 +43,7 @@ def test_every_network_goes_to_int8(network: str, digits: Dataset, tmp_path: Pat
     result = train(recipe, digits, out=tmp_path / "run")
     assert result.test_accuracy > 0.3
     checkpoint = tmp_path / "run" / CHECKPOINT_NAME
-    export(checkpoint, digits, folder=tmp_path / "out", quantize=True, limits=LIMITS_OF_TWO_EPOCHS)
+    export(checkpoint, digits, folder=tmp_path / "out", quantize=True, limits=LIMITS)
     float32, int8 = (Predictor(tmp_path / "out" / f"model{end}.onnx") for end in ("", ".int8"))
     assert int8.model.size_bytes < 0.45 * float32.model.size_bytes
     operators = {name for name in ("Sub", "Div") if name.encode() in float32.model.content}

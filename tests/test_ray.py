@@ -345,7 +345,6 @@ def test_a_name_that_is_no_text(tmp_path: Path, predictor: Predictor) -> None:
         (["--engine", "ray"], 2),
         (["--output", "out"], 2),
         (["--address", "auto"], 2),
-        (["--engine", "spark"], 2),
         (["--engine", "ray", "-o", "out", "--show"], 2),
         (["--engine", "ray", "-o", "out", "--jsonl"], 2),
         (["--engine", "ray", "-o", "out", "--top-k", "2"], 2),
@@ -370,8 +369,15 @@ def test_wrong_usage(
     done = edge_mnist("predict", "pictures", *args)
     assert done.returncode == code
     assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1 or lines[-1].startswith("Error: Invalid value for '--engine'")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_engines_that_there_are_stand_in_the_message(edge_mnist: Command, tmp_path: Path) -> None:
+    done = edge_mnist("predict", "pictures", "--engine", "spark", "-o", "out")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1].endswith("'spark' is not one of 'local', 'ray'.")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_keeps_to_one_model(

@@ -167,7 +167,7 @@ def test_answers_are_the_librarys_and_the_commands(
     done = edge_mnist("predict", "--json", *(name for name, _ in files[:12]))
     report = json.loads(done.stdout)
     assert report["items"] == expected[:12]
-    assert report.keys() - {"reader"} == together.json().keys()
+    assert report.keys() == together.json().keys()
     assert {key: report[key] for key in ("model_sha256", "provider")} == {
         key: together.json()[key] for key in ("model_sha256", "provider")
     }
@@ -541,18 +541,13 @@ def test_a_client_that_offers_http_2_keeps_its_body(
 
 
 def test_health_is_told_while_pictures_are_read(server: Server) -> None:
-    sheet = np.full((990, 990), 255, np.uint8)  # takes long to read, and few bytes to send
-    sheet[300:700, 450:520] = 0
-    files = [("n.png", to_file(sheet))] * 64
-    asking = threading.Thread(target=server.post_form, args=(files,))
+    rings = [("rings.png", draw_rings(2000))] * 16
+    asking = threading.Thread(target=server.post_form, args=(rings,))
     asking.start()
-    wait_for(lambda: waiting_pictures(server) > 0)
-    told_s = []
-    while asking.is_alive():
-        start = time.perf_counter()
+    wait_for(lambda: waiting_pictures(server) == 16)
+    for _ in range(3):
         assert server.client.get("/healthz").status_code == 200
-        told_s.append(time.perf_counter() - start)
-    assert told_s
+    assert asking.is_alive()
     asking.join()
 
 

@@ -48,8 +48,7 @@ def test_self_test(name: str) -> None:
     assert validate([folder / FLOAT32_NAME, folder / INT8_NAME], self_test=True).passed
 
 
-# The gate of max takes longer than all of this file: `edge-mnist validate max` runs it.
-@pytest.mark.parametrize("name", ["default", "nano"])
+@each_model
 def test_the_whole_gate_on_mnist(mnist: Dataset, name: str) -> None:
     folder = FOLDERS[name]
     least, most_bytes = PROMISES[name]

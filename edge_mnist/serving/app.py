@@ -85,6 +85,7 @@ class Report(BaseModel):
     model: str
     model_sha256: str
     provider: str
+    reader: str
     items: list[Item]
 
 
@@ -269,9 +270,17 @@ def _split_form(body: bytes, boundary: bytes, most: int) -> list[tuple[str, byte
 
 
 def _describe_model(engine: Engine) -> dict[str, str]:
-    """Return which model runs, and on what; its folder does not concern a client."""
-    model, provider = engine.predictor.model, engine.predictor.provider
-    return {"model": model.path.name, "model_sha256": model.sha256, "provider": provider}
+    """Return which model runs, on what, and what reads the pictures.
+
+    The model's folder does not concern a client.
+    """
+    predictor = engine.predictor
+    return {
+        "model": predictor.model.path.name,
+        "model_sha256": predictor.model.sha256,
+        "provider": predictor.provider,
+        "reader": predictor.reader,
+    }
 
 
 async def _answer_http(_: Request, error: Any) -> Response:
