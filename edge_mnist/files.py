@@ -33,6 +33,24 @@ def write_exclusively(path: Path, data: bytes) -> None:
         os.link(written, path)  # unlike rename, it never replaces
 
 
+def refuse_foreign(path: Path, mark: bytes) -> None:
+    """Refuse to replace a file that was not written by this package.
+
+    Args:
+        path: The file, which need not exist.
+        mark: What every one that was written holds.
+
+    Raises:
+        OutputError: It exists and does not hold the mark, or cannot be read.
+    """
+    with output_errors(path):
+        if path.exists() and mark not in path.read_bytes():
+            raise OutputError(
+                f"{path} exists and is not from edge-mnist; "
+                "choose another folder with -o, or add --overwrite"
+            )
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder, and its parents, unless it exists.
 

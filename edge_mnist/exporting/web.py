@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mnist.errors import MissingPackageError, OutputError
-from edge_mnist.files import make_folder, output_errors, write_atomically
+from edge_mnist.errors import MissingPackageError
+from edge_mnist.files import make_folder, refuse_foreign, write_atomically
 from edge_mnist.model_file import (
     FLOAT32_NAME,
     INT8_NAME,
@@ -105,7 +105,7 @@ def export_web(
     about = describe_model(chosen)
     target = Path(folder)
     if not overwrite:
-        refuse_foreign_page(target)
+        refuse_foreign(target / "index.html", MARK)
     runtime = fetch_runtime(offline=offline)
     about["runtime_bytes"] = len(runtime["ort/ort.wasm"])
     files = {about["file"]: chosen.content, "model.json": json.dumps(about, indent=1).encode()}
@@ -189,21 +189,6 @@ def fetch_runtime(*, offline: bool = False) -> dict[str, bytes]:
         if done.returncode or not archives:
             raise MissingPackageError(f"npm cannot get {package}: {_explain(done.stderr)}")
         return _unpack(archives[0])
-
-
-def refuse_foreign_page(folder: Path) -> None:
-    """Refuse to replace a page that no export wrote.
-
-    Raises:
-        OutputError: There is one.
-    """
-    page = folder / "index.html"
-    with output_errors(page):
-        if page.exists() and MARK not in page.read_bytes():
-            raise OutputError(
-                f"{page} exists and is not from edge-mnist; "
-                "choose another folder with -o, or add --overwrite"
-            )
 
 
 def _unpack(archive: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import ModelError, OutputError, UsageError
+from edge_mnist.errors import ModelError, UsageError
 from edge_mnist.exporting.c.chips import (
     IMAGE_BYTES,
     STACK_BYTES,
@@ -34,7 +34,7 @@ from edge_mnist.exporting.c.source import (
     write_model,
 )
 from edge_mnist.exporting.golden import draw_golden_images
-from edge_mnist.files import make_folder, output_errors, write_atomically
+from edge_mnist.files import make_folder, refuse_foreign, write_atomically
 from edge_mnist.model_file import (
     INT8_NAME,
     ModelFile,
@@ -180,7 +180,7 @@ def export_c(
     network = read_network(chosen)
     target = Path(folder)
     if not overwrite:
-        _refuse_foreign_files(target)
+        refuse_foreign(target / "edge_mnist.h", MARK)
     drawn, _ = draw_golden_images()
     _compare_with_onnxruntime(chosen, network, drawn)
     plan = plan_rows(network)
@@ -280,21 +280,6 @@ def _measure_layer(network: Network, plan: Plan, tables: Tables, number: int) ->
         tables.count_bytes(number),
         ram_bytes,
     )
-
-
-def _refuse_foreign_files(folder: Path) -> None:
-    """Refuse to replace a header that no export wrote.
-
-    Raises:
-        OutputError: There is one.
-    """
-    header = folder / "edge_mnist.h"
-    with output_errors(header):
-        if header.exists() and MARK not in header.read_bytes():
-            raise OutputError(
-                f"{header} exists and is not from edge-mnist; "
-                "choose another folder with -o, or add --overwrite"
-            )
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
