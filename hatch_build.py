@@ -6,12 +6,14 @@ one that is built with HATCH_BUILD_NO_HOOKS=true, which any machine can install.
 
 import os
 import platform
+import shutil
 import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from packaging.tags import sys_tags
 
 SOURCES = Path("edge_mnist/picture")
 MODULE = "_reader"
@@ -22,18 +24,33 @@ class ReaderHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile; what goes wrong there is told, and leaves a wheel of pure Python."""
+        # An editable installation imports from the source folder, where a former module may lie.
+        is_editable = version == "editable"
+        self.folder = Path(self.root) / SOURCES if is_editable else Path(tempfile.mkdtemp())
+        for suffix in ("so", "pyd"):
+            for former in self.folder.glob(f"{MODULE}*.{suffix}"):
+                former.unlink()
         try:
-            # An editable installation imports from the source folder.
-            is_editable = version == "editable"
-            folder = SOURCES if is_editable else Path(tempfile.mkdtemp())
-            module = compile_reader(Path(self.root), folder)
+            module = compile_reader(Path(self.root), self.folder)
         except (Exception, SystemExit) as error:  # compilers and setuptools raise anything
             self.app.display_warning(f"No C module, NumPy will read the pictures: {error}")
             return
         if not is_editable:
             build_data["force_include"][str(module)] = str(SOURCES / module.name)
-        tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data |= {"pure_python": False, "tag": f"cp311-abi3-{tag}"}
+        # The first tag without manylinux or musllinux is that of this Python on this machine.
+        names = (tag.platform for tag in sys_tags())
+        name = next(one for one in names if not one.startswith(("manylinux", "musllinux")))
+        build_data |= {"pure_python": False, "tag": f"cp311-abi3-{name}"}
+
+    def finalize(  # its arguments are those of the interface
+        self,
+        version: str,
+        build_data: dict[str, Any],  # noqa: ARG002
+        artifact_path: str,  # noqa: ARG002
+    ) -> None:
+        """Remove what was compiled for a wheel, which holds it now."""
+        if version != "editable":
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def compile_reader(root: Path, folder: Path) -> Path:
@@ -51,7 +68,7 @@ def compile_reader(root: Path, folder: Path) -> Path:
     )
     command = build_ext(Distribution({"ext_modules": [extension]}))
     with tempfile.TemporaryDirectory() as build_temp:
-        command.build_lib, command.build_temp = str(root / folder), build_temp
+        command.build_lib, command.build_temp = str(folder), build_temp
         command.ensure_finalized()
         command.run()
     return Path(command.get_ext_fullpath(MODULE))

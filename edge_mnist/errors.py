@@ -17,6 +17,11 @@ Every message is one line that says what is wrong and, where there is one, the w
 """
 
 
+def one_line(error: BaseException, *, length: int = 200) -> str:
+    """Return the message of any error as a part of one line; its type where it has none."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
+
+
 class EdgeMnistError(Exception):
     """The root of all errors of this package; its message is one line for the user."""
 

@@ -306,16 +306,16 @@ def read_fields(message: bytes) -> Iterator[Field]:
     """
     place = 0
     while place < len(message):
-        tag, place = _read_varint(message, place)
+        tag, place = read_varint(message, place)
         number, kind = tag >> 3, tag & 7
         if number == 0:  # not allowed; a file of zeros would be read for a minute
             raise ModelError("not an ONNX file")
         if kind == VARINT:
-            value, place = _read_varint(message, place)
+            value, place = read_varint(message, place)
             yield number, value
             continue
         if kind == BYTES:
-            length, place = _read_varint(message, place)
+            length, place = read_varint(message, place)
         elif kind in (FIXED64, FIXED32):
             length = 8 if kind == FIXED64 else 4
         else:
@@ -333,7 +333,15 @@ def read_bytes(message: bytes, number: int) -> Iterator[bytes]:
             yield value
 
 
-def _read_varint(message: bytes, place: int) -> tuple[int, int]:
+def read_varint(message: bytes, place: int) -> tuple[int, int]:
+    """Read an integer of protobuf, seven bits in each byte.
+
+    Returns:
+        The integer, and the place after it.
+
+    Raises:
+        ModelError: The message ends before it does, or it is longer than any.
+    """
     value = 0
     for shift in range(0, 70, 7):
         if place >= len(message):

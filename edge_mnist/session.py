@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import MissingPackageError, ModelError, ProviderError, UsageError
+from edge_mnist.errors import (
+    MissingPackageError,
+    ModelError,
+    ProviderError,
+    UsageError,
+    one_line,
+)
 from edge_mnist.machine import has_driver
 
 if TYPE_CHECKING:
@@ -190,5 +196,5 @@ def _create(
         # Without enable_fallback=0 a failed provider is replaced, and that printed on stdout.
         return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        reason = " ".join(str(error).split())
-        raise ModelError(f"onnxruntime cannot open the model: {reason[:300]}") from error
+        reason = one_line(error, length=300)
+        raise ModelError(f"onnxruntime cannot open the model: {reason}") from error

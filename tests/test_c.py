@@ -341,16 +341,47 @@ def test_other_operators_are_named(foreign: Path, tmp_path: Path) -> None:
         export_c(tmp_path / INT8_NAME, tmp_path / "c")
 
 
+def test_padding_beyond_the_kernel_is_refused(digits: Dataset, tmp_path: Path) -> None:
+    padded = nn.Conv2d(1, 4, 1, padding=2)
+    network = nn.Sequential(padded, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 32 * 32, 10))
+    (tmp_path / INT8_NAME).write_bytes(build_int8(network, digits).content)
+    with pytest.raises(ModelError, match="more padding than its kernel"):
+        export_c(tmp_path / INT8_NAME, tmp_path / "c")
+
+
+def test_code_that_crashes_is_an_error(exported: Export, tmp_path: Path, digits: Dataset) -> None:
+    folder = tmp_path / "code"
+    shutil.copytree(exported("nano", "size"), folder)
+    main = folder / "main.c"
+    main.write_text(
+        main.read_text().replace("int main(", "int other(") + "int main(void) { return 3; }"
+    )
+    with pytest.raises(ModelError, match="classified 0 of 360 images, with exit code 3"):
+        validate_code(folder, digits)
+
+
+def test_a_compiler_s_limit_on_arrays_counts(tmp_path: Path) -> None:
+    """The weights of default are 48 kB; avr-gcc takes arrays of less than 32 kB."""
+    fits = {fit.chip: fit for fit in export_c("default", tmp_path).fits}
+    assert fits["ATmega2560 (AVR)"].flash_left_bytes > 0
+    assert not fits["ATmega2560 (AVR)"].fits
+
+
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is float32"):
         export_c("nano/model.onnx", tmp_path)
     with pytest.raises(UsageError, match="expected size or speed"):
         export_c("nano", tmp_path, optimize="small")
     (tmp_path / "edge_mnist.h").write_text("/* mine */")
-    with pytest.raises(OutputError, match="is not from edge-mnist"):
+    with pytest.raises(OutputError, match=r"edge_mnist\.h exists and is not from edge-mnist"):
         export_c("nano", tmp_path)
     export_c("nano", tmp_path, overwrite=True)
     export_c("nano", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "main.c").write_text("int main(void) { return 1; }")
+    with pytest.raises(OutputError, match=r"main\.c exists and is not from edge-mnist"):
+        export_c("nano", tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["main.c"]
 
 
 def test_the_command_exports_and_validates(
@@ -364,7 +395,10 @@ def test_the_command_exports_and_validates(
     assert result.stderr.strip() == "next: edge-mnist validate code"
     result = edge_mnist("validate", "code", "--self-test", "--json")
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)[0]["self_test"] == "self-test passed"
+    assert json.loads(result.stdout)["folders"][0]["self_test"] == "self-test passed"
+    result = edge_mnist("validate", "code", "--atol", "1")
+    assert result.returncode == 2
+    assert "--atol has no effect on C code" in result.stderr
     path = tmp_path / "code" / "edge_mnist.c"
     path.write_text(path.read_text().replace("rest > half ||", "rest >= half ||"))
     result = edge_mnist("validate", "code", "--self-test")
@@ -391,4 +425,9 @@ def test_the_makefile_builds_a_program(exported: Export, tmp_path: Path) -> None
     for target in ("all", "object"):
         subprocess.run(["make", "-C", str(folder), target], check=True, env=os.environ)
     assert (folder / "edge_mnist_selftest.o").is_file()
-    assert not re.search("@[a-z_]+@", "".join(map(Path.read_text, folder.rglob("*.[hcmy]*"))))
+
+
+def test_every_placeholder_is_filled(exported: Export) -> None:
+    for path in exported("nano", "size").rglob("*"):
+        if path.is_file() and path.suffix != ".onnx":
+            assert not re.search("@[a-z_]+@", path.read_text()), path

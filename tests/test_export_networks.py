@@ -15,6 +15,7 @@ from edge_mnist import (
     ModelError,
     PixelConvention,
     Predictor,
+    Statement,
     UsageError,
     export,
     load_dataset,
@@ -187,3 +188,28 @@ def test_a_training_in_memory_is_exported(tmp_path: Path, monkeypatch: pytest.Mo
     assert report.passed
     assert report.models[0].accuracy is not None
     assert report.models[0].accuracy.accuracy == run.test_accuracy
+
+
+class Squeezing(nn.Module):
+    """Drops the batch of a single image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.linear(pixels.flatten(1)).squeeze()
+        return logits
+
+
+def test_a_network_that_drops_a_batch_of_one_is_named(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"returns \(10,\) for 1 images.*flatten\(1\)"):
+        export(Squeezing(), digits, folder=tmp_path)
+
+
+def test_a_statement_is_whole() -> None:
+    for stated in ({"mean": 0.1}, {"std": 0.3}):
+        with pytest.raises(UsageError, match="mean and std together"):
+            Statement(**stated)
+    with pytest.raises(UsageError, match="not both"):
+        Statement(layout="784", convention=PixelConvention())

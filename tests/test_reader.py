@@ -1,6 +1,7 @@
 """The picture path in C: as a module of Python, as a library, as WebAssembly."""
 
 import ctypes
+import json
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import edge_mnist.picture
+from edge_mnist import model_file
 from edge_mnist.errors import PictureError, UsageError
 from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.picture import FRAMINGS, READERS, REASONS, digit, frame, read_picture
@@ -111,6 +113,12 @@ def test_constants_are_those_of_python() -> None:
         for number, word in enumerate(words):
             name = prefix + (word or "one digit").upper().replace(" ", "_")
             assert re.search(rf"\b{name}(_DIGIT)? = {number}\b", source), name
+    assert model_file.FRAMINGS == FRAMINGS
+    page = (ROOT / "edge_mnist" / "web" / "picture" / "reader.js").read_text()
+    assert f"const FRAMINGS = {json.dumps(FRAMINGS)};" in page
+    assert f"const REASONS = {json.dumps(REASONS)};" in page
+    with pytest.raises(UsageError, match="no framing named 'half'"):
+        read_picture(np.zeros((9, 9), np.uint8), framing="half")
 
 
 def test_both_readers_give_the_same() -> None:

@@ -1,6 +1,7 @@
 """The command ``validate``."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -19,6 +20,8 @@ from edge_mnist.cli.app import (
 from edge_mnist.errors import UsageError
 from edge_mnist.machine import require_package
 
+ATOL, ACCURACY_LOST = 1e-3, 0.001
+
 
 @app.command()
 def validate(
@@ -36,8 +39,8 @@ def validate(
     plots: Annotated[
         Path | None, typer.Option(help="Folder for pictures of the mistakes and more.")
     ] = None,
-    atol: Annotated[float, typer.Option(help="Largest difference of float32 logits.")] = 1e-3,
-    max_accuracy_lost: MaxAccuracyLost = 0.001,
+    atol: Annotated[float, typer.Option(help="Largest difference of float32 logits.")] = ATOL,
+    max_accuracy_lost: MaxAccuracyLost = ACCURACY_LOST,
     dataset: TestedOn = None,
     data_dir: DataDir = None,
     offline: Offline = False,
@@ -45,11 +48,8 @@ def validate(
 ) -> None:
     """Check model files against their reference; exit 1 if one misses a limit."""
     of_data = {"--plots": plots, "--dataset": dataset, "--data-dir": data_dir, "--offline": offline}
-    given = [option for option, value in of_data.items() if value]
-    if self_test and given:
-        raise UsageError(f"{given[0]} has no effect with --self-test, which uses golden images")
-    if plots:
-        require_package("matplotlib", "train")
+    if self_test:
+        _refuse_options(of_data, "with --self-test, which uses golden images")
     from edge_mnist.cli import rendering
     from edge_mnist.model_file import find_models, read_model
     from edge_mnist.validation.c_code import is_code_folder
@@ -59,7 +59,18 @@ def validate(
 
     folders = [name for name in models or [] if is_code_folder(name)]
     if folders:
-        _validate_code(models or [], folders, dataset, self_test, data_dir, offline, as_json)
+        of_models = {
+            "--against": against,
+            "--robustness": robustness,
+            "--plots": plots,
+            "--dataset": dataset,
+            "--atol": atol != ATOL,
+            "--max-accuracy-lost": max_accuracy_lost != ACCURACY_LOST,
+        }
+        _refuse_options(of_models, "on C code, which has to be equal to its model")
+        _validate_code(models or [], folders, self_test, data_dir, offline, as_json)
+    if plots:
+        require_package("matplotlib", "train")
     paths = find_models(models, prefer_exports=True)
     data = None
     if not self_test:
@@ -86,10 +97,20 @@ def validate(
     raise typer.Exit(0 if report.passed else 1)
 
 
+def _refuse_options(options: Mapping[str, object], reason: str) -> None:
+    """Refuse options that were given and have no effect.
+
+    Raises:
+        UsageError: One of them is neither None nor false.
+    """
+    for option, value in options.items():
+        if value:
+            raise UsageError(f"{option} has no effect {reason}")
+
+
 def _validate_code(
     names: list[str],
     folders: list[str],
-    dataset: str | None,
     self_test: bool,
     data_dir: Path | None,
     offline: bool,
@@ -98,8 +119,6 @@ def _validate_code(
     """Validate what ``export --target c`` wrote, and end the command."""
     from edge_mnist.validation.c_code import validate_code
 
-    if dataset:
-        raise UsageError("--dataset has no effect on C code, which is tested on its model's")
     if len(folders) != len(names):
         raise UsageError("C code and model files are validated apart: name one kind")
     reports = [
@@ -107,7 +126,8 @@ def _validate_code(
         for folder in folders
     ]
     if as_json:
-        print_json([dataclasses.asdict(report) for report in reports])
+        reported = [dataclasses.asdict(report) for report in reports]
+        print_json({"schema_version": reports[0].schema_version, "folders": reported})
     else:
         print("\n".join(report.to_text() for report in reports))
     raise typer.Exit(0 if all(report.passed for report in reports) else 1)

@@ -56,7 +56,7 @@ def describe_model(source: "Source", calibration: Calibration, quantization: str
     if checkpoint:
         about |= {"recipe": checkpoint.recipe.to_short_json(), "epoch": str(checkpoint.epoch)}
     else:
-        about |= describe_origin(source)
+        about |= {key: json.dumps(value) for key, value in describe_origin(source).items()}
     about |= {
         "weights_sha256": source.network.weights_sha256,
         "dataset": source.trained_on.name,
@@ -75,14 +75,14 @@ def describe_model(source: "Source", calibration: Calibration, quantization: str
     return about | ({"license": LICENSE} if checkpoint else {})
 
 
-def describe_origin(source: "Source") -> dict[str, str]:
+def describe_origin(source: "Source") -> dict[str, dict[str, object]]:
     """Return where somebody else's network came from, and what was measured of it."""
     network, measured = source.network, source.measured
-    origin = {"kind": network.kind}
+    origin: dict[str, object] = {"kind": network.kind}
     if network.path:
         origin |= {"file": network.path.name}
         origin |= {"sha256": hashlib.sha256(network.path.read_bytes()).hexdigest()}
-    about = {"source": json.dumps(origin)}
+    about = {"source": origin}
     if measured:
         found = {
             "output": measured.output,
@@ -92,7 +92,7 @@ def describe_origin(source: "Source") -> dict[str, str]:
             "runner_up_accuracy": measured.runner_up_accuracy,
             "stated": measured.stated,
         }
-        about["convention"] = json.dumps(dataclasses.asdict(source.convention) | found)
+        about["convention"] = dataclasses.asdict(source.convention) | found
     return about
 
 
@@ -310,7 +310,7 @@ with each corrupted image taken for a picture and brought to MNIST's form first.
 ## Proof
 
     edge-mnist validate model.onnx --self-test     # no torch, no data: golden images
-    edge-mnist validate model.onnx                 # the whole test set, against PyTorch
+    edge-mnist validate model.onnx                 # the whole test set, against the network
 
 ## Limits
 

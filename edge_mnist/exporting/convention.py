@@ -38,6 +38,19 @@ MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+class OutputsError(ModelError):
+    """A network ran, and returned something else than one row of numbers for each image.
+
+    Attributes:
+        is_near: Whether it returned such rows, for another number of classes.
+    """
+
+    def __init__(self, message: str, *, is_near: bool = False) -> None:
+        """Take the message."""
+        super().__init__(message)
+        self.is_near = is_near
+
+
 class Network(Protocol):
     """A network as its author wrote it; see ``sources`` for PyTorch's and ``foreign`` for ONNX.
 
@@ -137,10 +150,7 @@ class PixelConvention:
             )
         if self.layout not in LAYOUTS:
             raise UsageError(f"no layout {self.layout!r}; there are: {', '.join(LAYOUTS)}")
-        if (
-            len({len(means), len(stds), self.channels} | {1}) > 2
-            or max(len(means), len(stds)) > self.channels
-        ):
+        if {len(means), len(stds)} - {1, self.channels}:
             raise UsageError(
                 f"{len(means)} means and {len(stds)} standard deviations do not fit the "
                 f"{self.channels} channels of layout {self.layout}"
@@ -293,6 +303,11 @@ class Statement:
             raise UsageError(f"no input scale {self.input_scale!r}; there are: {', '.join(names)}")
         if self.input_scale is not None and (self.mean, self.std) != (None, None):
             raise UsageError("state the input scale or mean and std, not both")
+        if (self.mean is None) != (self.std is None):
+            raise UsageError("state mean and std together")
+        parts = (self.layout, self.input_scale, self.mean, self.std, self.inverted)
+        if self.convention is not None and any(one is not None for one in parts):
+            raise UsageError("state the whole convention or parts of it, not both")
 
     @property
     def is_empty(self) -> bool:
@@ -312,9 +327,8 @@ class Statement:
     @cached_property
     def scale(self) -> tuple[float, tuple[float, ...], tuple[float, ...]] | None:
         """Scale, means and stds that are stated."""
-        if self.mean is not None or self.std is not None:
-            std = 1.0 if self.std is None else self.std
-            return PixelConvention().scale, (self.mean or 0.0,), (std,)
+        if self.mean is not None and self.std is not None:
+            return PixelConvention().scale, (self.mean,), (self.std,)
         for scale in SCALES:
             if scale.name == self.input_scale:
                 return scale.scale, scale.means, scale.stds
@@ -421,7 +435,7 @@ class MeasuredConvention:
                 f"; runner-up {self.runner_up_accuracy:.2%} ({self.runner_up}), "
                 f"margin {100 * self.margin:.2f} points"
             )
-        if not self.stands_out:
+        if not self.stands_out and not self.stated:
             lines.append("  accuracy alone does not tell these two apart; state it to be sure")
         if self.equivalent:
             shown = "; ".join(self.equivalent[:3]) + ("; ..." if len(self.equivalent) > 3 else "")
@@ -469,13 +483,11 @@ def measure_convention(
         raise ModelError(f"the network {network.name} returns numbers that are not finite")
     finalists = _choose_finalists([one for one in first if one], stated)
     trials = [one for each in finalists if (one := _try(network, each.convention, images, labels))]
+    allowed = [one for one in trials if stated.allows(one.convention)]
+    if not allowed:
+        raise ModelError(f"the network {network.name} returns numbers that are not finite")
     best = choose(trials)
-    chosen = best
-    if not stated.is_empty:
-        allowed = [one for one in trials if stated.allows(one.convention)]
-        if not allowed:
-            raise ModelError(f"the network {network.name} returns numbers that are not finite")
-        chosen = choose(allowed)
+    chosen = best if stated.is_empty else choose(allowed)
     tried = _tabulate(trials, [one for one in first if one])
     if not force:
         _refuse_unclear(network, chosen, best, n_classes, tried)
@@ -575,7 +587,7 @@ def _probe(
                 outputs = network.run(inputs)
                 check_outputs(network.name, outputs, batch_size, n_classes)
             except ModelError as error:
-                failures.append((_how_far(error), str(error)))
+                failures.append((_rank(error), str(error)))
             else:
                 taken.append((layout, outputs))
         if taken:
@@ -591,16 +603,17 @@ def check_outputs(name: str, outputs: NDArray[np.float32], n: int, n_classes: in
     """Check that a network returned one row for each image, one number for each class.
 
     Raises:
-        ModelError: It did not.
+        OutputsError: It did not.
     """
     if outputs.shape == (n, n_classes):
         return
     if outputs.ndim == 2 and len(outputs) == n:
-        raise ModelError(
+        raise OutputsError(
             f"the network {name} has {outputs.shape[1]} classes: it returns {outputs.shape} for "
-            f"{n} images, expected {(n, n_classes)}: one logit for each class of the data set"
+            f"{n} images, expected {(n, n_classes)}: one logit for each class of the data set",
+            is_near=True,
         )
-    raise ModelError(
+    raise OutputsError(
         f"the network {name} returns {outputs.shape} for {n} images, expected {(n, n_classes)}: "
         "one row for each image, one number for each class"
     )
@@ -651,7 +664,13 @@ def run_batches(
     for start in range(0, len(inputs), size):
         batch = inputs[start : start + size]
         full = _repeat(batch, size) if network.batch_size else batch
-        rows.append(network.run(full)[: len(batch)])
+        outputs = network.run(full)
+        if outputs.ndim != 2 or len(outputs) != len(full):
+            raise OutputsError(
+                f"the network {network.name} returns {outputs.shape} for {len(full)} images, "
+                "expected one row for each; squeeze() drops a batch of one, flatten(1) keeps it"
+            )
+        rows.append(outputs[: len(batch)])
     return np.concatenate(rows)
 
 
@@ -825,10 +844,11 @@ def _is_same(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
     return bool(np.allclose(one, other, rtol=0, atol=ROW_ATOL * spread, equal_nan=True))
 
 
-def _how_far(error: ModelError) -> int:
+def _rank(error: ModelError) -> int:
     """Return how far a network came: it failed, returned something odd, or other classes."""
-    text = str(error)
-    return 2 if " classes: " in text else 1 if " returns " in text else 0
+    if not isinstance(error, OutputsError):
+        return 0
+    return 2 if error.is_near else 1
 
 
 def _repeat(rows: NDArray[Any], n: int) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, inliner, numpy_helper
 
-from edge_mnist.errors import ModelError, UsageError
+from edge_mnist.errors import ModelError, UsageError, one_line
 from edge_mnist.exporting.convention import run_batches
 from edge_mnist.exporting.graph import (
     BODY_INPUT,
@@ -95,12 +95,11 @@ class OnnxNetwork:
         """
         try:
             (outputs,) = self.session.run(None, {self.input_name: inputs})
+            return np.asarray(outputs, np.float32)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            reason = " ".join(str(error).split())[:200]
             shape = "x".join(map(str, inputs.shape))
-            message = f"the network {self.name} does not run on {shape}: {reason}"
+            message = f"the network {self.name} does not run on {shape}: {one_line(error)}"
             raise ModelError(message) from error
-        return np.asarray(outputs, np.float32)
 
     def to_body(self, example: NDArray[Any]) -> onnx.ModelProto:
         """Return the network's graph, as ``graph.attach_contract`` takes it, for any batch size.
@@ -134,8 +133,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     except FileNotFoundError as error:
         raise ModelError(f"no file {path}: {error.strerror}") from error
     except Exception as error:  # protobuf's errors, and those of missing external data
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path} is not a readable ONNX file: {reason}") from error
+        raise ModelError(f"{path} is not a readable ONNX file: {one_line(error)}") from error
     if size_bytes > MAX_BYTES:
         raise ModelError(f"{path} holds more than {MAX_BYTES:,} bytes")
     if not model.graph.node:
@@ -178,21 +176,21 @@ def to_body(
     expected = run_batches(network, example)
     reason = ""
     # A graph may be fixed to the batch that it was traced with although its input does not say so.
-    for lifted in [fixed] if fixed else [None, traced]:
+    for lifted in [fixed] if fixed else [None, traced] if traced else [None]:
         try:
             free = free_batch(model, lifted)
             is_optimised = traced and not lifted
             body = strip(use_global_average_pool(free)) if is_optimised else optimise(free)
             reason = _compare(body, example, expected)
         except Exception as failure:  # onnxruntime's exceptions share no base class of their own
-            reason = " ".join(str(failure).split())[:200]
+            reason = one_line(failure)
         if not reason:
             return body
-        if not traced:
-            break
-    what = f"is fixed to a batch of {fixed or traced}, which cannot be lifted"
-    what = what if fixed or traced else "computes something else than its graph"
-    raise ModelError(f"the network {network.name} {what}: {reason}; export it with a dynamic batch")
+    what = f"computes something else than its graph: {reason}"
+    if fixed or traced:
+        what = f"is fixed to a batch of {fixed or traced}, which cannot be lifted: {reason}"
+        what += "; export it with a dynamic batch"
+    raise ModelError(f"the network {network.name} {what}")
 
 
 def _compare(body: onnx.ModelProto, example: NDArray[Any], expected: NDArray[np.float32]) -> str:
@@ -228,9 +226,9 @@ def convert_opset(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelPr
     try:
         return version_converter.convert_version(copy, opset)
     except Exception as error:  # the converter raises anything
-        reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{name} cannot be converted from opset {find_opset(model)} to {opset}: {reason}"
+            f"{name} cannot be converted from opset {find_opset(model)} to {opset}: "
+            f"{one_line(error)}"
         ) from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_mnist.errors import GateError, ModelError, OutputError, UsageError
+from edge_mnist.errors import GateError, ModelError, OutputError, UsageError, one_line
 from edge_mnist.exporting.card import ExportedModel, describe_model, make_manifest, write_card
 from edge_mnist.exporting.convention import (
     MeasuredConvention,
@@ -33,6 +33,7 @@ from edge_mnist.exporting.graph import (
 )
 from edge_mnist.exporting.sources import Loading, Network, is_foreign, open_network
 from edge_mnist.files import make_folder, output_errors, write_atomically
+from edge_mnist.machine import require_package
 from edge_mnist.model_file import (
     CARD_NAME,
     CHECKPOINT_NAME,
@@ -78,6 +79,7 @@ class ExportResult:
 
     Attributes:
         folder: Where the files are.
+        source: What was exported: a file, or the name of a network.
         checkpoint: The checkpoint that was exported; None for a network.
         epoch: Epochs that the checkpoint has done; None for a network.
         epochs: Epochs of its recipe; None for a network.
@@ -89,6 +91,7 @@ class ExportResult:
     """
 
     folder: str
+    source: str
     checkpoint: str | None
     epoch: int | None
     epochs: int | None
@@ -121,14 +124,15 @@ class ExportResult:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        what = self.checkpoint or "the network"
         if self.convention:
             lines[:0] = self.convention.to_text().splitlines()
-        lines.insert(0, f"{what} exported; every file passed the gate")
+        lines.insert(0, f"{self.source} exported; every file passed the gate")
         notes = {report.data_note for report in self.validation.models if report.data_note}
         lines[:0] = [f"note: {note}" for note in sorted(notes)]
         if self.epoch is not None and self.epochs is not None and self.epoch < self.epochs:
-            lines.insert(0, f"note: {what} is unfinished, epoch {self.epoch} of {self.epochs}")
+            lines.insert(
+                0, f"note: {self.source} is unfinished, epoch {self.epoch} of {self.epochs}"
+            )
         return "\n".join(lines)
 
 
@@ -145,7 +149,7 @@ class Source:
         training_rows: Rows of the training images that the network learned from, for all we know.
         held_out_rows: The other rows.
         checkpoint: The checkpoint that it comes from, or None.
-        path: Of that checkpoint, or None.
+        path: The file that the network came from, or None.
         calibration: The checkpoint's, or None.
         measured: How the convention was found; None for a checkpoint.
     """
@@ -266,7 +270,8 @@ def export(
     write_files(target, files)
     return ExportResult(
         folder=str(target),
-        checkpoint=str(opened.path) if opened.path else None,
+        checkpoint=str(opened.path) if opened.checkpoint and opened.path else None,
+        source=str(opened.path or opened.name),
         epoch=opened.checkpoint.epoch if opened.checkpoint else None,
         epochs=opened.checkpoint.recipe.epochs if opened.checkpoint else None,
         models=exported,
@@ -300,6 +305,7 @@ def open_source(
         return measure_source(network, dataset, convention, force=force)
     if loading is not None and loading != Loading():
         raise UsageError("weights, arguments and trust are for a network that comes as a file")
+    require_package("torch", "train")
     from torch import nn
 
     from edge_mnist.exporting.sources import TorchNetwork
@@ -309,8 +315,10 @@ def open_source(
             raise UsageError("a network is exported with a data set: export(network, dataset)")
         network = TorchNetwork(source, type(source).__name__)
         return measure_source(network, dataset, convention, force=force)
-    if convention not in (None, Statement()):
-        raise UsageError("a convention is for a network; a checkpoint of ours takes pixels in 0..1")
+    if force or convention not in (None, Statement()):
+        raise UsageError(
+            "a convention, and force, are for a network; a checkpoint of ours takes pixels in 0..1"
+        )
     from edge_mnist.training.checkpoint import load_checkpoint, load_network
     from edge_mnist.training.run import TrainingRun, find_checkpoint
 
@@ -353,7 +361,9 @@ def measure_source(
     stated = convention if isinstance(convention, Statement) else Statement(convention=convention)
     held_out = dataset.held_out
     if held_out is None:
-        if network.kind == "onnx":  # without PyTorch there is no scikit-learn either
+        is_published = dataset.validation_rows is None and not dataset.split_by_content
+        # Those are split by scikit-learn, which is not there where PyTorch is not.
+        if network.kind == "onnx" and is_published:
             held_out = hold_out(dataset.train_labels, HELD_OUT_SHARE)
         else:
             _, held_out = split_training(dataset, Recipe(name=""))
@@ -451,9 +461,9 @@ def build_models(source: Source, calibration: Calibration, *, quantize: bool) ->
         try:
             int8_body = quantize_body(body, inputs, settings)
         except Exception as error:  # onnxruntime's quantizer raises anything
-            reason = " ".join(str(error).split())[:200]
             raise ModelError(
-                f"the network {source.name} cannot be quantised: {reason}; leave --quantize out"
+                f"the network {source.name} cannot be quantised: {one_line(error)}; "
+                "leave --quantize out"
             ) from error
         quantization = json.dumps(settings.to_dict())
         models.append(

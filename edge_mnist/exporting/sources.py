@@ -25,11 +25,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_mnist.errors import EdgeMnistError, ModelError, UsageError
+from edge_mnist.errors import EdgeMnistError, ModelError, UsageError, one_line
 from edge_mnist.exporting import convention
 from edge_mnist.exporting.foreign import OnnxNetwork, to_body
 from edge_mnist.exporting.graph import BODY_INPUT, BODY_OUTPUT, OPSET, quiet
 from edge_mnist.machine import require_package
+from edge_mnist.model_file import locate
 from edge_mnist.session import import_onnxruntime
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class ProgramNetwork:
                 self.program = torch.export.load(path)
                 self.module = self.program.module()
         except Exception as error:  # a damaged archive raises anything
-            reason = _say(error)
+            reason = one_line(error)
             raise ModelError(f"{path} is not a readable torch.export file: {reason}") from error
         placeholders = {node.name: node for node in self.program.graph.nodes}
         names = self.program.graph_signature.user_inputs
@@ -269,7 +270,7 @@ class ScriptNetwork(TorchNetwork):
                 module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
                 module = module.float()
         except Exception as error:  # a damaged archive raises anything
-            raise ModelError(f"{path} is not readable TorchScript: {_say(error)}") from error
+            raise ModelError(f"{path} is not readable TorchScript: {one_line(error)}") from error
         super().__init__(module, path.name, kind="TorchScript", path=path)
 
     def to_body(self, example: NDArray[Any]) -> onnx.ModelProto:
@@ -308,8 +309,6 @@ class ScriptNetwork(TorchNetwork):
 
 def is_foreign(source: str | os.PathLike[str]) -> bool:
     """Return whether a source is somebody else's network: no run or checkpoint of this package."""
-    from edge_mnist.model_file import locate
-
     path = locate(source)
     if path.is_dir() or path.suffix == ".safetensors":
         return False
@@ -330,10 +329,11 @@ def open_network(source: str | os.PathLike[str], loading: Loading = Loading()) -
         UsageError: The weights are missing, or have no use.
         MissingPackageError: PyTorch or onnx is not installed.
     """
-    path, text = Path(source), os.fspath(source)
+    path, text = locate(source), os.fspath(source)
     target, colon, name = text.rpartition(":")
     is_class = bool(colon) and not path.exists()
     if path.suffix == ".py" and not is_class:
+        require_package("torch", "train")
         names = ", ".join(f"{text}:{one}" for one in _list_modules(_import_source(text)))
         raise UsageError(f"name the class or function in {text}: {names or text + ':Net'}")
     if not is_class and (loading.weights or loading.network_args):
@@ -427,7 +427,7 @@ def read_weights_file(path: Path, module: ModuleType | None, *, trust_pickle: bo
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"cannot read {path}: {_say(error)}") from error
+            raise ModelError(f"cannot read {path}: {one_line(error)}") from error
     return read_torch_file(path, module, trust_pickle=trust_pickle)
 
 
@@ -448,9 +448,11 @@ def read_torch_file(
         # PyTorch raises the same error for what it refuses and for what is no pickle at all.
         refused = "weights_only" in str(error) and "Weights only load failed" in str(error)
         if not refused or not _is_pickled(path):
-            raise ModelError(f"{path} is not a readable file of PyTorch: {_say(error)}") from error
+            raise ModelError(
+                f"{path} is not a readable file of PyTorch: {one_line(error)}"
+            ) from error
     except Exception as error:  # a damaged archive raises anything
-        raise ModelError(f"{path} is not a readable file of PyTorch: {_say(error)}") from error
+        raise ModelError(f"{path} is not a readable file of PyTorch: {one_line(error)}") from error
     if not trust_pickle:
         raise ModelError(
             f"{path} is a pickled object, and unpickling runs code from the file; where it was "
@@ -466,11 +468,11 @@ def read_torch_file(
     except AttributeError as error:
         raise ModelError(
             f"{path} was saved by a script that defines its class, which is not found here "
-            f"({_say(error)}); name it: edge-mnist export net.py:Net --weights {path} "
+            f"({one_line(error)}); name it: edge-mnist export net.py:Net --weights {path} "
             "--trust-pickle"
         ) from error
     except Exception as error:  # unpickling may raise anything
-        raise ModelError(f"{path} cannot be unpickled: {_say(error)}") from error
+        raise ModelError(f"{path} cannot be unpickled: {one_line(error)}") from error
 
 
 def load_weights(network: "nn.Module", loaded: Any, path: Path, name: str) -> None:
@@ -505,7 +507,7 @@ def load_weights(network: "nn.Module", loaded: Any, path: Path, name: str) -> No
     try:
         network.load_state_dict(state, strict=False)
     except Exception as error:  # a network's own hooks may raise anything
-        raise ModelError(f"the weights {path} do not fit {name}: {_say(error)}") from error
+        raise ModelError(f"the weights {path} do not fit {name}: {one_line(error)}") from error
 
 
 def find_state(loaded: Any, path: Path) -> dict[str, Any]:
@@ -562,7 +564,7 @@ def _import_source(target: str) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:  # a script may raise anything, or parse arguments
         kind = type(error).__name__
-        raise ModelError(f"{target} cannot be imported: {kind}: {_say(error)}") from error
+        raise ModelError(f"{target} cannot be imported: {kind}: {one_line(error)}") from error
 
 
 def _build(factory: Any, name: str, arguments: Mapping[str, Any]) -> "nn.Module":
@@ -590,7 +592,7 @@ def _build(factory: Any, name: str, arguments: Mapping[str, Any]) -> "nn.Module"
             network = factory(**arguments)
     except Exception as error:  # a constructor may raise anything
         kind = type(error).__name__
-        raise ModelError(f"{name} cannot be built: {kind}: {_say(error)}") from error
+        raise ModelError(f"{name} cannot be built: {kind}: {one_line(error)}") from error
     if not _is_module(network):
         raise ModelError(f"{name} returns {type(network).__name__}, expected a torch.nn.Module")
     return network  # type: ignore[no-any-return]
@@ -602,7 +604,7 @@ def _suggest_arguments(signature: inspect.Signature) -> str:
         for one in signature.parameters.values()
         if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
     ]
-    return json.dumps(dict.fromkeys(needed, 0)).replace("0", "...")
+    return "{" + ", ".join(f'"{name}": ...' for name in needed) + "}"
 
 
 def _suggest_prefix(found: Sequence[str], expected: Sequence[str]) -> str:
@@ -690,7 +692,7 @@ def _take_tensor(name: str, outputs: Any) -> NDArray[np.float32]:
     """Return the only tensor of what a network returned.
 
     Raises:
-        ModelError: There are several, or none.
+        OutputsError: There are several, or none.
     """
     import torch
 
@@ -699,12 +701,14 @@ def _take_tensor(name: str, outputs: Any) -> NDArray[np.float32]:
     if isinstance(outputs, list | tuple) and len(outputs) == 1:
         outputs = outputs[0]
     if isinstance(outputs, list | tuple):
-        raise ModelError(
+        raise convention.OutputsError(
             f"the network {name} returns {len(outputs)} outputs, expected one with a number for "
             "each class; wrap it in a module that returns that one"
         )
     if not isinstance(outputs, torch.Tensor):
-        raise ModelError(f"the network {name} returns {type(outputs).__name__}, expected a tensor")
+        raise convention.OutputsError(
+            f"the network {name} returns {type(outputs).__name__}, expected a tensor"
+        )
     return np.asarray(outputs.detach().float().cpu().numpy(), np.float32)
 
 
@@ -728,19 +732,14 @@ def _export(network: Any, inputs: Any, dynamic: Any) -> onnx.ModelProto:
 
 def _fails_on(name: str, inputs: NDArray[Any], error: Exception) -> ModelError:
     shape = "x".join(map(str, inputs.shape))
-    return ModelError(f"the network {name} does not run on {shape}: {_say(error)}")
+    return ModelError(f"the network {name} does not run on {shape}: {one_line(error)}")
 
 
 def _cannot_export(name: str, error: Exception) -> ModelError:
     root: BaseException = error
     while root.__cause__ is not None:  # PyTorch wraps the reason several times
         root = root.__cause__
-    return ModelError(f"the network {name} cannot be exported: {_say(root)}")
-
-
-def _say(error: BaseException) -> str:
-    """Return an error's message as a part of one line."""
-    return " ".join(str(error).split())[:250] or type(error).__name__
+    return ModelError(f"the network {name} cannot be exported: {one_line(root)}")
 
 
 def _show(items: Sequence[str]) -> str:

@@ -126,8 +126,9 @@ def needs_export(name: str | os.PathLike[str]) -> bool:
     """Return whether a name stands for a checkpoint, a run or somebody else's network."""
     source = locate(name)
     if source.is_file() and source.suffix == ".onnx":
+        model = read_model(source)
         try:
-            check_contract(read_model(source))
+            check_contract(model)
         except ModelError:
             return True
         return False

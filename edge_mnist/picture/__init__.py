@@ -81,8 +81,10 @@ def read_picture(
 
     Raises:
         PictureError: The picture cannot be read.
-        UsageError: There is no such reader.
+        UsageError: There is no such framing or reader.
     """
+    if framing not in FRAMINGS:
+        raise UsageError(f"no framing named {framing!r}; there are: {', '.join(FRAMINGS)}")
     grey = to_grey(picture)
     if max(grey.shape) > MAX_SIDE_PX:
         height, width = grey.shape

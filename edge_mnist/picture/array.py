@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_mnist.errors import PictureError
+from edge_mnist.errors import PictureError, one_line
 
 CHANNELS = (1, 3, 4)
 LAYOUTS = "H x W, H x W x 1/3/4 or 1/3/4 x H x W"
@@ -23,7 +23,7 @@ def to_array(values: object) -> NDArray[Any]:
     try:
         array = np.asarray(values)
     except Exception as error:  # tensors raise whatever their library does
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise PictureError(f"{type(values).__name__} is no array of pixels: {reason}") from error
     if array.dtype.kind not in "biuf":
         raise PictureError(

@@ -2,6 +2,12 @@
  * frame.py, whose documentation holds here too. */
 #include "reader.h"
 
+#include <limits.h>
+
+#if INT_MAX < 0x7FFFFFFF || SIZE_MAX < 0xFFFFFFFF
+#error "the picture path needs int and size_t of at least 32 bits"
+#endif
+
 /* The constants of digit.py and frame.py; tests compare them. */
 #define WORK_SIDE_PX 256u
 #define MAX_SIDE_PX 2048u

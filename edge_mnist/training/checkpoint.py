@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from edge_mnist.errors import ModelError
+from edge_mnist.errors import ModelError, one_line
 from edge_mnist.files import write_atomically
 from edge_mnist.training.calibration import Calibration
 from edge_mnist.training.networks import make_network
@@ -147,7 +147,7 @@ def load_network(checkpoint: Checkpoint) -> nn.Module:
     except RuntimeError as error:
         raise ModelError(
             f"the checkpoint's weights do not fit its network {checkpoint.recipe.network!r}: "
-            f"{' '.join(str(error).split())[:200]}"
+            f"{one_line(error)}"
         ) from error
     return network.eval()
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import DataError, MissingPackageError, PictureError, UsageError
+from edge_mnist.errors import DataError, MissingPackageError, PictureError, UsageError, one_line
 from edge_mnist.files import make_folder, output_errors
 from edge_mnist.picture import read_picture
 from edge_mnist.picture.decode import SUFFIXES
@@ -335,10 +335,9 @@ def _read_published(name: str, root: Path) -> Dataset:
             for is_train in (True, False)
         )
     except Exception as error:  # a damaged file makes torchvision raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{raw}: {published.loader} is truncated or altered ({reason}); replace its files, or "
-            "delete the folder to have them downloaded into the cache"
+            f"{raw}: {published.loader} is truncated or altered ({one_line(error)}); replace its "
+            "files, or delete the folder to have them downloaded into the cache"
         ) from error
     class_names = published.class_names or tuple(loader.classes)
     return Dataset(name, class_names, *train, *test, framing=published.framing)

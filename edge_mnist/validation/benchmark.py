@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import ModelError, UsageError
+from edge_mnist.errors import ModelError, UsageError, one_line
 from edge_mnist.machine import processor_name
 from edge_mnist.model_file import (
     CHECKPOINT_NAME,
@@ -201,7 +201,7 @@ def _open_onnx(
     try:
         run(example_shape[0])
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise ModelError(f"{path} does not run: {' '.join(str(error).split())[:200]}") from error
+        raise ModelError(f"{path} does not run: {one_line(error)}") from error
     return OpenVariant(
         name=name,
         path=str(path),

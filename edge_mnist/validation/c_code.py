@@ -106,8 +106,8 @@ def validate_code(
         labels, confidences, logits = run_program(program, images, predictor.info.class_names)
     different, other_labels, distance = 0, 0, 0.0
     if len(images):
-        expected = compute_logits(predictor, images)
-        expected_labels, probabilities = predictor.predict_images(images)
+        expected, probabilities = predictor.compute_outputs(images)
+        expected_labels = probabilities.argmax(axis=1)
         different = int((logits.view(np.uint32) != expected.view(np.uint32)).any(axis=1).sum())
         other_labels = int((labels != expected_labels).sum())
         distance = float(np.abs(confidences - probabilities.max(axis=1)).max())
@@ -123,15 +123,6 @@ def validate_code(
         self_test=tested.stdout.strip(),
         passed=passed and distance <= CONFIDENCE_ATOL,
     )
-
-
-def compute_logits(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return onnxruntime's logits, a few hundred images at a time."""
-    parts = [
-        predictor.session.run(["logits"], {"images": images[start : start + 500]})[0]
-        for start in range(0, len(images), 500)
-    ]
-    return np.concatenate(parts)
 
 
 def find_compiler() -> str:
@@ -170,15 +161,25 @@ def run_program(
     """Classify images with a compiled program.
 
     Returns:
-        Labels, (N,); confidences, (N,), 0..1; logits, (N, classes), float32.
+        Labels, (N,), -1 for a name that is none of the classes; confidences, (N,), 0..1; logits,
+        (N, classes), float32.
+
+    Raises:
+        ModelError: The program fails, or does not classify every image.
     """
-    result = subprocess.run([program], input=images.tobytes(), capture_output=True, check=True)
+    result = subprocess.run([program], input=images.tobytes(), capture_output=True)
+    lines = result.stdout.decode(errors="replace").splitlines()
+    if result.returncode != 0 or len(lines) != len(images):
+        raise ModelError(
+            f"the compiled program classified {len(lines)} of {len(images)} images, with exit code "
+            f"{result.returncode}"
+        )
     places = {name: label for label, name in enumerate(class_names)}
     labels, confidences, logits = [], [], []
-    for line in result.stdout.decode().splitlines():
+    for line in lines:
         # a class's name may hold blanks: the other columns are counted from the end
         cells = line.rsplit(" ", len(class_names) + 2)
-        labels.append(places[cells[0]])
+        labels.append(places.get(cells[0], -1))
         confidences.append(float(cells[2]))
         logits.append([float(cell) for cell in cells[3:]])
     return (

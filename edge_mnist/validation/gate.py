@@ -124,7 +124,7 @@ def read_reference(path: Path, predictor: Predictor, dataset: "Dataset | None" =
         content = io.BytesIO(path.read_bytes())  # numpy leaves a broken file open
         with np.load(content, allow_pickle=False) as arrays:
             reference = Reference(
-                f"{path.name} (PyTorch's logits on golden images)",
+                f"{path.name} (the network's own logits on golden images)",
                 arrays["images"],
                 arrays["logits"],
                 arrays.get("int8_logits"),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 HERE = Path(__file__).parent
 COMMON = ("-ffreestanding", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 BARE = ("-std=c99", "-nostdlib")
-CLASSES = 10
+TIMEOUT_S = 600  # of an emulator; a program that runs astray prints without end
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ def emulate(
             check=True,
             capture_output=True,
             stdin=subprocess.DEVNULL,
+            timeout=TIMEOUT_S,
         )
     found = _Output()
     for line in (printed.stdout + printed.stderr).decode(errors="replace").splitlines():

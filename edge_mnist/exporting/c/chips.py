@@ -26,12 +26,14 @@ class Chip:
         flash_bytes: Program memory.
         ram_bytes: Data memory that a program has; with ESP chips what their firmware leaves.
         code_factor: Size of its code beside that of Cortex-M0, measured with GCC and -Os.
+        max_table_bytes: The largest array of constants that its compiler takes.
     """
 
     name: str
     flash_bytes: int
     ram_bytes: int
     code_factor: float = 1.0
+    max_table_bytes: int = 2**31
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Fit:
         chip: Its name.
         flash_left_bytes: What is left of the flash; negative if it does not fit.
         ram_left_bytes: What is left of the RAM, after scratch, image and stack.
-        fits: Whether both are left.
+        fits: Whether both are left, and the weights are no larger than the compiler takes.
     """
 
     chip: str
@@ -51,10 +53,11 @@ class Fit:
     fits: bool
 
 
+AVR_TABLE_BYTES = 32_767  # avr-gcc's differences of pointers have 16 bits
 CHIPS = (
     Chip("RP2040 (Cortex-M0+)", 2_097_152, 270_336),
-    Chip("ATmega328 (AVR)", 32_768, 2_048, 2.9),
-    Chip("ATmega2560 (AVR)", 262_144, 8_192, 2.9),
+    Chip("ATmega328 (AVR)", 32_768, 2_048, 2.9, AVR_TABLE_BYTES),
+    Chip("ATmega2560 (AVR)", 262_144, 8_192, 2.9, AVR_TABLE_BYTES),
     Chip("STM32F030C8 (Cortex-M0)", 65_536, 8_192),
     Chip("STM32F103C8 (Cortex-M3)", 65_536, 20_480),
     Chip("STM32F411CE (Cortex-M4)", 524_288, 131_072),
@@ -73,17 +76,21 @@ def estimate_code_bytes(kinds: set[str]) -> int:
     return CODE_BYTES + sum(KIND_BYTES.get(kind, 0) for kind in kinds)
 
 
-def fit_chips(*, code_bytes: int, constant_bytes: int, ram_bytes: int) -> tuple[Fit, ...]:
+def fit_chips(
+    *, code_bytes: int, constant_bytes: int, weights_bytes: int, ram_bytes: int
+) -> tuple[Fit, ...]:
     """Tell for each chip how much it has left.
 
     Args:
         code_bytes: On Cortex-M0.
         constant_bytes: Weights and tables.
+        weights_bytes: The weights alone, which are one array.
         ram_bytes: Scratch, image, scores and stack.
     """
     fits = []
     for chip in CHIPS:
         flash = chip.flash_bytes - constant_bytes - round(code_bytes * chip.code_factor)
         ram = chip.ram_bytes - ram_bytes
-        fits.append(Fit(chip.name, flash, ram, flash >= 0 and ram >= 0))
+        is_taken = weights_bytes <= chip.max_table_bytes
+        fits.append(Fit(chip.name, flash, ram, flash >= 0 and ram >= 0 and is_taken))
     return tuple(fits)

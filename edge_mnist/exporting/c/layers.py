@@ -21,12 +21,14 @@ from edge_mnist.model_file import (
     ModelFile,
     read_bytes,
     read_fields,
+    read_varint,
 )
 
 Array = NDArray[Any]
 IMAGE = 0  # the tensor that the caller hands in
 MAX_ACCUMULATOR = 2**31 - 1
-MAX_SIDE, MAX_CHANNELS = 255, 32767  # what the tables of the C code can hold
+# What the tables of the C code can hold; layers are numbered below 100 in the self-test.
+MAX_SIDE, MAX_CHANNELS, MAX_LAYERS = 255, 32767, 99
 OPERATORS = (
     "Conv, Gemm, MatMul, Add, MaxPool, AveragePool, GlobalAveragePool, Relu, Clip, Flatten, Reshape"
 )
@@ -174,12 +176,31 @@ class _Reader:
             handler(node)
         if not self.layers or self.layers[-1].output is not None:
             raise ModelError("expected an int8 model whose last layer computes the logits")
+        self._check_sizes()
+        return Network(tuple(self.layers), tuple(self.tensors), self.divisor)
+
+    def _check_sizes(self) -> None:
+        """Refuse what the tables of the C code cannot hold."""
         for tensor in self.tensors:
             if max(tensor.height, tensor.width) > MAX_SIDE or tensor.channels > MAX_CHANNELS:
                 raise ModelError(
                     f"a layer has more than {MAX_SIDE} rows or {MAX_CHANNELS} channels"
                 )
-        return Network(tuple(self.layers), tuple(self.tensors), self.divisor)
+        n_channels = sum(len(layer.bias) for layer in self.layers)
+        if max(len(self.layers), len(self.tensors)) > MAX_LAYERS or n_channels > MAX_CHANNELS:
+            raise ModelError(
+                f"expected at most {MAX_LAYERS} layers with {MAX_CHANNELS} channels in all, got "
+                f"{len(self.layers)} with {n_channels}"
+            )
+        for layer in self.layers:
+            multiplier = 0
+            if layer.kind == "depthwise":
+                multiplier = len(layer.weights) // self.tensors[layer.inputs[0]].channels
+            if max(*layer.kernel, *layer.strides, *layer.pads, multiplier) > MAX_SIDE:
+                raise ModelError(
+                    f"{layer.name} has a kernel, stride, padding or number of outputs for each "
+                    f"channel above {MAX_SIDE}"
+                )
 
     # Quantisation
 
@@ -449,11 +470,13 @@ def _read_window(
     pads = node.attributes.get("pads", [0, 0, 0, 0])
     if len(strides) != 2 or len(pads) != 4:
         raise ModelError(f"{node.op} is supported only with two dimensions")
+    if any(pads[side] > kernel[side % 2] for side in range(4)):
+        raise ModelError(f"{node.op} with more padding than its kernel is not supported")
     size = []
     for axis, length in enumerate((tensor.height, tensor.width)):
-        room = length + pads[axis] + pads[axis + 2] - kernel[axis]
-        steps = -(-room // strides[axis]) if node.attributes.get("ceil_mode") else None
-        count = (room // strides[axis] if steps is None else steps) + 1
+        span = length + pads[axis] + pads[axis + 2] - kernel[axis]
+        steps = -(-span // strides[axis]) if node.attributes.get("ceil_mode") else None
+        count = (span // strides[axis] if steps is None else steps) + 1
         if steps is not None and steps * strides[axis] >= length + pads[axis]:
             count -= 1  # a window that would begin in the padding does not count
         size.append(count)
@@ -525,13 +548,10 @@ def _read_ints(fields: list[tuple[int, int | bytes]], number: int) -> Iterator[i
         if isinstance(value, int):
             yield _signed(value)
             continue
-        packed, shift = 0, 0
-        for byte in value:
-            packed |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                yield _signed(packed)
-                packed, shift = 0, 0
+        place = 0
+        while place < len(value):
+            packed, place = read_varint(value, place)
+            yield _signed(packed)
 
 
 def _signed(value: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.errors import ModelError
 from edge_mnist.exporting.c.layers import Layer, Network
 from edge_mnist.exporting.c.plan import Plan
 from edge_mnist.exporting.c.simulation import (
@@ -28,9 +29,10 @@ Array = NDArray[Any]
 
 
 class Tables:
-    """The constants of a network, as the C code wants them.
+    """The constants of a network, in the order in which the C code reads them.
 
     Attributes:
+        lanes: Output channels that a convolution computes at once.
         weights: int8, of all layers one after another.
         channels: Bias and packed multiplier, of all layers one after another.
         wide: 64-bit constants of Add.
@@ -40,6 +42,7 @@ class Tables:
 
     def __init__(self, network: Network, *, lanes: int) -> None:
         """Collect the constants of all layers; see ``order_weights`` for ``lanes``."""
+        self.lanes = lanes
         self.weights: list[Array] = []
         self.channels: list[tuple[int, int]] = []
         self.wide: list[int] = []
@@ -121,17 +124,16 @@ def pack_float(value: np.float32) -> int:
     """Return a positive float32 as the C code takes it: shift << 24 | mantissa."""
     mantissa, shift = split_float(value)
     if not 0 < shift < 256:
-        raise ValueError(f"expected a scale between 2**-231 and 2**23, got {value}")
+        raise ModelError(f"expected a scale between 2**-231 and 2**23, got {value}")
     return shift << 24 | mantissa
 
 
-def write_model(network: Network, plan: Plan, *, lanes: int) -> str:
+def write_model(network: Network, plan: Plan, tables: Tables) -> str:
     """Return edge_mnist_model.h: the tables of a network."""
-    tables = Tables(network, lanes=lanes)
     kinds = {layer.kind for layer in network.layers}
     lines = [
         "/* The constants of the network; included by edge_mnist.c alone. */",
-        f"#define EDGE_MNIST_LANES {lanes} /* output channels that CONV computes at once */",
+        f"#define EDGE_MNIST_LANES {tables.lanes} /* output channels that CONV computes at once */",
         f"#define EDGE_MNIST_STEPS {len(plan.steps)}",
         f"#define EDGE_MNIST_SCORES {len(network.tensors)} /* the buffer that stands for them */",
     ]
@@ -202,9 +204,8 @@ def _write_constants(network: Network, tables: Tables) -> list[str]:
     return lines
 
 
-def write_golden(network: Network, plan: Plan, images: NDArray[np.uint8], *, lanes: int) -> str:
+def write_golden(network: Network, plan: Plan, tables: Tables, images: NDArray[np.uint8]) -> str:
     """Return edge_mnist_golden.h: images, and the CRC of what each layer makes of them."""
-    tables = Tables(network, lanes=lanes)
     outputs = [
         values[:, : plan.count_rows(number)]
         for number, values in enumerate(compute_layers(network, images))
@@ -256,7 +257,11 @@ def describe(
     model: ModelFile, info: ModelInfo, network: Network, plan: Plan, *, optimize: str
 ) -> dict[str, str]:
     """Return what the templates are filled with."""
-    names = ", ".join(json.dumps(name) for name in info.class_names)
+    for name in info.class_names:
+        if not name.isprintable():
+            raise ModelError(f"the class name {name!r} cannot be written as a string of C")
+    # In UTF-8: JSON's escapes of what is beyond 16 bits are none of C.
+    names = ", ".join(json.dumps(name, ensure_ascii=False) for name in info.class_names)
     accuracy = info.metadata.get("accuracy")
     return {
         "model": str(model.path.name),

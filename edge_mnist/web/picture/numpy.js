@@ -9,16 +9,15 @@ export function roundHalfEven(value) {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** Return a percentile of sorted float32 values; `round` is what each operation is rounded by. */
-export function percentileOf(ordered, percent, round = (value) => value) {
+/** Return a percentile of sorted values. */
+export function percentileOf(ordered, percent) {
   const place = (ordered.length - 1) * (percent / 100);
   const floor = Math.min(Math.floor(place), ordered.length - 1);
   const low = ordered[floor];
   const high = ordered[Math.min(floor + 1, ordered.length - 1)];
   const gamma = place - floor;
   const apart = Math.fround(high - low);
-  if (gamma >= 0.5) return round(high - round(apart * round(1 - gamma)));
-  return round(low + round(apart * round(gamma)));
+  return gamma >= 0.5 ? high - apart * (1 - gamma) : low + apart * gamma;
 }
 
 /** Return the largest value, without spreading a long array over the stack. */
@@ -32,12 +31,5 @@ export function maxOf(values) {
 export function minOf(values) {
   let best = values[0];
   for (const value of values) if (value < best) best = value;
-  return best;
-}
-
-/** Return the index of the first largest value. */
-export function argmax(values) {
-  let best = 0;
-  for (let at = 1; at < values.length; at++) if (values[at] > values[best]) best = at;
   return best;
 }

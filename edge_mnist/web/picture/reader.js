@@ -1,7 +1,7 @@
 // The picture path: from grey levels to the model's input. reader.wasm is compiled from
 // edge_mnist/picture/reader.c by build_wasm.sh beside it.
 
-export const SIDE_PX = 28;
+const SIDE_PX = 28;
 const FRAMINGS = ["digit", "ink", "whole"]; // as reader.h numbers them
 const REASONS = [null, "blank", "more than one digit"];
 const N_PIXELS = SIDE_PX * SIDE_PX;
