@@ -199,6 +199,8 @@ def export(
             trained on.
         OutputError: The folder cannot be written, or holds files that no export wrote.
     """
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise UsageError(f"expected a positive temperature, got {temperature}")
     opened = open_source(
         source,
         dataset,
@@ -217,7 +219,12 @@ def export(
 
     # The reference comes first, of the network as it is: shape (N, classes), float32.
     logits = opened.compute_logits(data.test_images)
-    calibration = choose_temperature(opened, temperature)
+    calibration = checkpoint.calibration if checkpoint else None
+    if calibration is None or temperature not in (None, calibration.temperature):
+        rows = opened.held_out_rows
+        answers = opened.compute_logits(data.train_images[rows])
+        held_out = Validation(answers, data.train_labels[rows])
+        calibration = calibrate({data.name: held_out}, temperature=temperature)
     logits = logits / np.float32(calibration.temperature)
     hashes = opened.trained_on.image_hashes
     reference = Reference(network.name, data.test_images, logits, image_hashes=hashes)
@@ -285,19 +292,6 @@ def _refuse_foreign_files(folder: Path) -> None:
                 f"{path} exists and is not from edge-mnist; "
                 "choose another folder with -o, or add --overwrite"
             ) from error
-
-
-def choose_temperature(source: Source, temperature: float | None) -> Calibration:
-    """Return the calibration: a checkpoint's own, or one of the held-out training images."""
-    if temperature is not None and not 0 < temperature < float("inf"):
-        raise UsageError(f"expected a positive temperature, got {temperature}")
-    own = source.checkpoint.calibration if source.checkpoint else None
-    if own and temperature in (None, own.temperature):
-        return own
-    dataset, rows = source.dataset, source.held_out_rows
-    logits = source.compute_logits(dataset.train_images[rows])
-    validation = Validation(logits, dataset.train_labels[rows])
-    return calibrate({dataset.name: validation}, temperature=temperature)
 
 
 def build_models(source: Source, calibration: Calibration, *, quantize: bool) -> list[ModelFile]:

@@ -36,8 +36,8 @@ from edge_mnist.exporting.convention import (
     run_batches,
     to_logits,
 )
-from edge_mnist.exporting.foreign import OnnxNetwork, to_body
-from edge_mnist.exporting.graph import BODY_INPUT, BODY_OUTPUT, OPSET, quiet
+from edge_mnist.exporting.foreign import OnnxNetwork
+from edge_mnist.exporting.graph import BODY_INPUT, BODY_OUTPUT, OPSET, quiet, to_body
 from edge_mnist.machine import require_package
 from edge_mnist.model_file import CHECKPOINT_NAME, locate
 from edge_mnist.session import import_onnxruntime
