@@ -80,6 +80,10 @@ def export(
     optimize: Annotated[
         str | None, typer.Option(help="For c: size or speed. [default: size]")
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="For web: wasm, or ort for networks that it cannot. [default: wasm]"),
+    ] = None,
     data_dir: DataDir = None,
     offline: Annotated[
         bool | None, typer.Option("--offline", help="Never download anything.")
@@ -100,6 +104,7 @@ def export(
             max_accuracy_lost=max_accuracy_lost,
             dataset=dataset,
             optimize=optimize,
+            runtime=runtime,
             weights=weights,
             network_args=network_args,
             trust_pickle=trust_pickle,

@@ -161,7 +161,7 @@ _CHECKPOINT_OPTIONS = frozenset(
 )
 TARGETS = (
     Target("onnx", "model files", "exports", _CHECKPOINT_OPTIONS, _export_onnx),
-    Target("web", "a page for any static host", "web", frozenset({"offline"}), _export_web),
+    Target("web", "a page in one file", "web", frozenset({"offline", "runtime"}), _export_web),
     Target(
         "triton", "a repository for NVIDIA Triton", "triton", _CHECKPOINT_OPTIONS, _export_triton
     ),

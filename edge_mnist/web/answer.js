@@ -15,8 +15,61 @@ const REJECTIONS = {
   "none of the classes": ["Not sure what this is", "Try another picture."],
 };
 
-/** @param {string} id */
-const find = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+/**
+ * What the model reads in one picture.
+ *
+ * @typedef {object} Answer
+ * @property {"ok" | "rejected" | "error"} status `rejected`: the picture shows no single digit;
+ *   `error`: it cannot be read
+ * @property {string | null} name the predicted class; null unless ok
+ * @property {number | null} confidence probability of the likeliest class, 0..1; null on error
+ * @property {number[] | null} probabilities one for each class; null on error
+ * @property {string | null} reason why it was rejected; null unless rejected
+ * @property {string | null} error why it cannot be read; null unless error
+ * @property {Uint8Array | null} image the model's input, 28 x 28 levels; null on error
+ */
+
+/**
+ * A model that is ready to read pictures: backend_web.js in an exported page, backend_server.js in
+ * that of `edge-mnist serve`, both loaded as backend.js.
+ *
+ * @typedef {object} Backend
+ * @property {string[]} classNames
+ * @property {[string, string][]} facts names and values for "About the model"
+ * @property {string} privacy where a picture goes, in one sentence
+ * @property {string | null} docsUrl documentation of the server, if there is one
+ * @property {(picture: Blob, key: string) => Promise<Answer>} predict reads a picture's file; `key`
+ *   is the API key that the user gave, or empty; throws BackendError
+ */
+
+/**
+ * @callback OpenBackend
+ * @param {(loadedBytes: number, totalBytes: number) => void} onProgress
+ * @returns {Promise<Backend>} throws BackendError
+ */
+
+/** No answer can be had. The message says what happened and `advice` what to do, in words. */
+export class BackendError extends Error {
+  /**
+   * @param {string} message
+   * @param {string} advice
+   * @param {{needsKey?: boolean}} [options] `needsKey`: a right API key would help
+   */
+  constructor(message, advice, { needsKey = false } = {}) {
+    super(message);
+    this.advice = advice;
+    this.needsKey = needsKey;
+  }
+}
+
+/** Make the answer to a picture that cannot be read. @param {string} error @returns {Answer} */
+export function toErrorAnswer(error) {
+  const nothing = { name: null, confidence: null, probabilities: null, reason: null, image: null };
+  return { status: "error", error, ...nothing };
+}
+
+/** Return the element with an id. @param {string} id */
+export const find = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const progress = /** @type {HTMLProgressElement} */ (find("progress"));
 let announcing = 0;
 let invitation = "Draw a digit from 0 to 9";
@@ -42,7 +95,7 @@ export function makeBars(classNames) {
 /**
  * Show what is known of the model.
  *
- * @param {import("./backend_types.js").Backend} backend
+ * @param {Backend} backend
  */
 export function showBackend({ classNames, facts, privacy, docsUrl }) {
   const make = (/** @type {string} */ tag, /** @type {string} */ text) => {
@@ -83,7 +136,7 @@ export function showEmpty() {
 /**
  * Show what the model reads in a picture.
  *
- * @param {import("./backend_types.js").Answer} answer
+ * @param {Answer} answer
  * @param {number} duration_ms how long it took
  */
 export function showAnswer({ status, name, confidence, reason, error, ...rest }, duration_ms) {

@@ -1,6 +1,6 @@
 // The backend of `edge-mnist serve`: sends the picture to the server that sent this page.
 
-import { BackendError, toErrorAnswer } from "./backend_types.js";
+import { BackendError, toErrorAnswer } from "./answer.js";
 
 const TIMEOUT_MS = 20_000;
 const OFFLINE = [
@@ -8,7 +8,7 @@ const OFFLINE = [
   "Check that the server is running and that you are online. Your picture is still here.",
 ];
 
-/** @type {import("./backend_types.js").OpenBackend} */
+/** @type {import("./answer.js").OpenBackend} */
 export async function openBackend() {
   const response = await request("healthz", {});
   if (!response.ok) throw await toError(response);
@@ -26,7 +26,7 @@ export async function openBackend() {
   };
 }
 
-/** @type {import("./backend_types.js").Backend["predict"]} */
+/** @type {import("./answer.js").Backend["predict"]} */
 async function predict(picture, key) {
   // Not the file's own type: browsers guess it from the name, and the server reads the content.
   const headers = new Headers({ "content-type": "application/octet-stream" });

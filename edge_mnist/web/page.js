@@ -1,7 +1,9 @@
 // The page: what is drawn, chosen, dropped or pasted goes to the backend, and its answer on screen.
 
 import {
+  BackendError,
   announce,
+  find,
   makeBars,
   showAnswer,
   showBackend,
@@ -10,7 +12,7 @@ import {
   showProblem,
   showSeen,
 } from "./answer.js";
-import { BackendError } from "./backend_types.js";
+import { openBackend } from "./backend.js";
 import { Drawing } from "./drawing.js";
 import { drawWithKeys, drawWithPointers } from "./input.js";
 
@@ -21,10 +23,8 @@ const HOLD_MS = 300;
 const PAUSE_MS = 700;
 const SAMPLE_STEP = 2; // of an example's 100 units, from one point of a stroke to the next
 
-/** @typedef {import("./backend_types.js").Answer} Answer */
+/** @typedef {import("./answer.js").Answer} Answer */
 
-/** @param {string} id */
-const find = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const canvas = /** @type {HTMLCanvasElement} */ (find("canvas"));
 const buttons = {
   undo: /** @type {HTMLButtonElement} */ (find("undo")),
@@ -32,7 +32,7 @@ const buttons = {
   clear: /** @type {HTMLButtonElement} */ (find("clear")),
 };
 
-/** @type {import("./backend_types.js").Backend | null} */
+/** @type {import("./answer.js").Backend | null} */
 let backend = null;
 let apiKey = "";
 let version = 0; // grows with every change of the picture
@@ -84,7 +84,7 @@ function showDot() {
   showAnswer({ status: "rejected", reason: "dot", ...nothing }, 0);
 }
 
-/** @param {import("./backend_types.js").Backend} backend @param {number} readContent */
+/** @param {import("./answer.js").Backend} backend @param {number} readContent */
 async function readOnce(backend, readContent) {
   find("result").ariaBusy = "true";
   find("result").classList.toggle("picture", drawing.hasPicture);
@@ -239,10 +239,6 @@ async function start() {
   drawWithPointers(find("stage"), drawing);
   drawWithKeys(drawing, announce);
   try {
-    const { openBackend } = await import("./backend.js").catch(() => {
-      const advice = "Check your connection, then try again.";
-      throw new BackendError("Part of this page did not load", advice);
-    });
     backend = await openBackend(showLoading);
   } catch (error) {
     showProblem(toProblem(error));
@@ -253,4 +249,4 @@ async function start() {
   await readLatest();
 }
 
-if (location.protocol !== "file:") void start(); // else startup.js has said why it cannot work
+void start();

@@ -181,7 +181,7 @@ def export_c(
     network = read_network(chosen)
     target = Path(folder)
     drawn, _ = draw_golden_images()
-    _compare_with_onnxruntime(chosen, network, drawn)
+    compare_with_onnxruntime(chosen, network, drawn)
     plan = plan_rows(network)
     tables = Tables(network, lanes=LANES[optimize])
     costs = tuple(_measure_layer(network, plan, tables, n) for n in range(len(network.layers)))
@@ -252,9 +252,7 @@ def _choose_model(model: str | os.PathLike[str] | None) -> Path:
     return beside if is_folder and beside.is_file() else path
 
 
-def _compare_with_onnxruntime(
-    model: ModelFile, network: Network, images: NDArray[np.uint8]
-) -> None:
+def compare_with_onnxruntime(model: ModelFile, network: Network, images: NDArray[np.uint8]) -> None:
     """Check that onnxruntime computes the same logits, bit for bit.
 
     Raises:

@@ -154,33 +154,47 @@ def write_model(network: Network, plan: Plan, tables: Tables) -> str:
     return "\n".join(lines) + "\n"
 
 
+def list_buffers(network: Network, plan: Plan) -> list[tuple[int, ...]]:
+    """Return height, width, rows kept, zero point, channels and offset of each buffer.
+
+    The last one stands for the scores.
+    """
+    rows = [
+        (one.height, one.width, plan.rows[n], one.zero_point, one.channels, plan.offsets[n])
+        for n, one in enumerate(network.tensors)
+    ]
+    return [*rows, (1, 1, 1, 0, network.n_classes, 0)]
+
+
+def list_layers(network: Network, tables: Tables) -> list[tuple[int, ...]]:
+    """Return the fields of each layer after its kind, in the order of the C structure."""
+    rows: list[tuple[int, ...]] = []
+    for layer, (weight, channel, wide) in zip(network.layers, tables.places, strict=True):
+        output = len(network.tensors) if layer.output is None else layer.output
+        other = layer.inputs[-1]
+        if layer.kind == "depthwise":
+            other = len(layer.weights) // network.tensors[layer.inputs[0]].channels
+        window = (*layer.kernel, *layer.strides, *layer.pads, int(layer.padding_counted))
+        place = wide if layer.kind == "add" else weight
+        rows.append((layer.inputs[0], output, other, *window, channel, place))
+    return rows
+
+
 def _write_buffers(network: Network, plan: Plan) -> list[str]:
-    rows = ["    /* height, width, rows kept, zero point, channels, offset */"]
-    for number, tensor in enumerate(network.tensors):
-        values = (tensor.height, tensor.width, plan.rows[number], tensor.zero_point)
-        offset = plan.offsets[number]
-        rows.append(f"    {{{', '.join(map(str, values))}, {tensor.channels}, {offset}}},")
-    rows.append(f"    {{1, 1, 1, 0, {network.n_classes}, 0}},")
+    buffers = list_buffers(network, plan)
     return [
-        f"static FLASH const buffer buffers[{len(network.tensors) + 1}] = {{",
-        *rows,
+        f"static FLASH const buffer buffers[{len(buffers)}] = {{",
+        "    /* height, width, rows kept, zero point, channels, offset */",
+        *[f"    {{{', '.join(map(str, row))}}}," for row in buffers],
         "};",
     ]
 
 
 def _write_layers(network: Network, tables: Tables) -> list[str]:
     rows = ["    /* kind, input, output, other, kernel, strides, padding, channel, weight */"]
-    for layer, (weight, channel, wide) in zip(network.layers, tables.places, strict=True):
-        output = len(network.tensors) if layer.output is None else layer.output
-        other = layer.inputs[-1]
-        if layer.kind == "depthwise":
-            other = len(layer.weights) // network.tensors[layer.inputs[0]].channels
-        values = (layer.inputs[0], output, other, *layer.kernel, *layer.strides, *layer.pads)
-        place = wide if layer.kind == "add" else weight
-        rows.append(
-            f"    {{{layer.kind.upper()}, {', '.join(map(str, values))}, "
-            f"{int(layer.padding_counted)}, {channel}, {place}}}, /* {layer.name} */"
-        )
+    for layer, fields in zip(network.layers, list_layers(network, tables), strict=True):
+        cells = ", ".join(map(str, (layer.kind.upper(), *fields)))
+        rows.append(f"    {{{cells}}}, /* {layer.name} */")
     return ["static FLASH const layer layers[EDGE_MNIST_LAYERS] = {", *rows, "};"]
 
 

@@ -642,6 +642,7 @@ int edge_mnist_classify(const uint8_t image[EDGE_MNIST_PIXELS],
     return edge_mnist_observe(image, scores, scratch, 0, 0);
 }
 
+#ifndef EDGE_MNIST_TABLES_ARE_DATA /* as in the network of the page */
 /* For the self-test */
 
 const char *edge_mnist_layer_name(int number)
@@ -698,3 +699,4 @@ uint32_t edge_mnist_constants_crc(int number)
 #endif
     return ~crc;
 }
+#endif

@@ -1,0 +1,25 @@
+// Keeps a hosted page, so that it opens without a connection. Export puts VERSION, the hash of the
+// page, and FILES, what to keep, before these lines.
+
+const KIND = `edge-mnist ${registration.scope} `; // one host may hold several pages
+const NAME = KIND + VERSION;
+
+addEventListener("install", (event) => {
+  event.waitUntil(caches.open(NAME).then((cache) => cache.addAll(FILES)));
+  skipWaiting();
+});
+
+addEventListener("activate", (event) => {
+  const isFormer = (name) => name.startsWith(KIND) && name !== NAME;
+  const removeFormer = async () => {
+    const former = (await caches.keys()).filter(isFormer);
+    await Promise.all(former.map((name) => caches.delete(name)));
+    await clients.claim();
+  };
+  event.waitUntil(removeFormer());
+});
+
+addEventListener("fetch", (event) => {
+  const asked = event.request.mode === "navigate" ? registration.scope : event.request;
+  event.respondWith(caches.match(asked).then((known) => known ?? fetch(event.request)));
+});
