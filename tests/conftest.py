@@ -108,6 +108,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_page(tmp_path_factory.mktemp("site"))
 
 
+@pytest.fixture(scope="session")
+def runtime_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with onnxruntime-web."""
+    return export_page(tmp_path_factory.mktemp("site"), runtime="ort")
+
+
 @contextlib.contextmanager
 def serve(folder: Path, kind: type[SimpleHTTPRequestHandler] | None = None) -> Iterator[str]:
     """Serve a folder over HTTP on this machine, as a mirror of a data set would."""

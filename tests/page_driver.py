@@ -23,12 +23,18 @@ Point = tuple[float, float]  # in sides of the canvas
 SEVEN: tuple[Point, ...] = ((0.25, 0.22), (0.72, 0.22), (0.6, 0.5), (0.45, 0.82))
 KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowUp": 38, "ArrowDown": 40, "Delete": 46}
 CONTROL, SHIFT = 2, 8
+# Why a picture was rejected, by the headline that the page shows.
+REASONS = {
+    "No digit found": "blank",
+    "More than one digit": "more than one digit",
+    "Not sure what this is": "not a digit",
+}
 
 
-def export_page(folder: Path) -> Path:
+def export_page(folder: Path, *, runtime: str = "wasm") -> Path:
     """Export the shipped model as a page below a folder, which is returned."""
     try:
-        export_web(MODEL, folder / "below" / "digits")
+        export_web(MODEL, folder / "below" / "digits", runtime=runtime)
     except MissingPackageError as error:
         pytest.skip(str(error))
     return folder
@@ -184,23 +190,25 @@ class Page(Chromium):
                 ? new DragEvent("drop", options) : new ClipboardEvent("paste", options));
         }}""")
 
-    def open_backend(self) -> None:
-        """Open the page's backend a second time, for ``read_picture``."""
-        self.run("""import("./backend.js")
-            .then(({ openBackend }) => openBackend(() => {}))
-            .then((backend) => { window.backend = backend; })""")
-
     def read_picture(self, path: Path) -> dict[str, Any]:
-        """Read a picture with the backend, without showing it; the image is an array."""
-        content = base64.b64encode(path.read_bytes()).decode()
-        answer = self.run(f"""{{
-            const bytes = Uint8Array.from(atob("{content}"), (one) => one.charCodeAt(0));
-            backend.predict(new Blob([bytes]), "").then((answer) =>
-                ({{ ...answer, image: answer.image && [...answer.image] }}));
-        }}""")
-        if answer["image"]:
-            answer["image"] = np.array(answer["image"], np.uint8).reshape(28, 28)
-        return dict(answer)
+        """Choose a picture, as a person does, and return what the page says of it.
+
+        The image is an array; probabilities are None unless the picture was accepted.
+        """
+        self.click("clear")
+        self.wait_for_status("empty")
+        self.choose_file("#file", path)
+        self.wait_for_status("ok", "rejected", "error")
+        status, headline = self.status, self.text("headline")
+        is_ok, is_error = status == "ok", status == "error"
+        return {
+            "status": status,
+            "name": self.text("digit") if is_ok else None,
+            "probabilities": self.shares() if is_ok else None,
+            "reason": REASONS[headline] if status == "rejected" else None,
+            "error": self.text("advice") if is_error else None,
+            "image": None if is_error else self.seen(),
+        }
 
     def set_network(
         self, *, offline: bool = False, latency_ms: float = 0, bytes_per_s: float = -1

@@ -16,6 +16,8 @@ import torch
 from conftest import Command
 from numpy.typing import NDArray
 from onnx import helper
+from PIL import Image
+from test_web import read_with_node
 from torch import nn
 
 from edge_mnist.errors import ModelError, OutputError, UsageError
@@ -26,6 +28,7 @@ from edge_mnist.exporting.convention import PixelConvention
 from edge_mnist.exporting.golden import draw_golden_images
 from edge_mnist.exporting.graph import OPSET
 from edge_mnist.exporting.onnx import build_models, open_source
+from edge_mnist.exporting.web import export_web
 from edge_mnist.model_file import INT8_NAME, ModelFile, find_model, read_model
 from edge_mnist.session import import_onnxruntime, open_session
 from edge_mnist.training.calibration import Calibration
@@ -339,6 +342,27 @@ def test_other_operators_are_named(foreign: Path, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / INT8_NAME)
     with pytest.raises(ModelError, match="operator Mul is not supported"):
         export_c(tmp_path / INT8_NAME, tmp_path / "c")
+    with pytest.raises(ModelError, match=r"operator Mul is not supported.*; --runtime ort"):
+        export_web(tmp_path / INT8_NAME, tmp_path / "web")
+    assert not (tmp_path / "web").exists()
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+@pytest.mark.parametrize("model", ["nano", "foreign", "max"])
+def test_the_network_in_webassembly_has_the_logits_of_onnxruntime(
+    foreign: Path, tmp_path: Path, model: str
+) -> None:
+    path = foreign if model == "foreign" else find_model(f"{model}/{INT8_NAME}")
+    noise = np.random.default_rng(2).integers(0, 256, (60, 28, 28)).astype(np.uint8)
+    images, _ = draw_golden_images()
+    images = np.concatenate([noise, images[:60], noise[:1] * 0])
+    (tmp_path / "pictures").mkdir()
+    paths = [tmp_path / "pictures" / f"{number}.png" for number in range(len(images))]
+    for picture, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(picture)
+    inputs, logits = read_with_node(paths, tmp_path, "whole", path)
+    seen = np.stack([one.image for one in inputs])
+    assert same_bits(logits, compute_logits(path, seen))
 
 
 def test_padding_beyond_the_kernel_is_refused(digits: Dataset, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,17 +15,27 @@ import pytest
 from chromium import PROGRAM
 from conftest import Command, serve
 from numpy.typing import NDArray
-from page_driver import MODEL, Page
+from page_driver import MODEL, SEVEN, Page
 from PIL import Image
 from web_pictures import CASES, REASONS, write_pictures
 
 from edge_mnist.errors import ModelError, OutputError
-from edge_mnist.exporting.web import PAGE, choose_model, export_web, read_page
-from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, shipped_folder
+from edge_mnist.exporting.c.data import write_data
+from edge_mnist.exporting.c.layers import read_network
+from edge_mnist.exporting.web import PAGE, choose_model, export_web
+from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, read_model, shipped_folder
 from edge_mnist.picture import ModelInput, read_picture
+from edge_mnist.picture.decode import to_grey
 from edge_mnist.predictor import Predictor
+from edge_mnist.session import open_session
 
 SCRIPT = Path(__file__).with_name("read_pictures.mjs")
+# Pictures whose pixels may differ from Python's, though not label and reason: transparent ones of
+# more than 1,024 pixels a side, which Pillow averages down to that; and 16 bits of which a part is
+# used, because a browser decodes 8.
+DIFFERING = {"large-03", "large-05", "large-07"}
+SHALLOW = {"odd_modes-07", "odd_modes-11", "odd_modes-15", "odd_modes-19"}
+needs_clang = pytest.mark.skipif(not shutil.which("clang-14"), reason="clang-14 is not installed")
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
 needs_npm = pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
 
@@ -34,17 +45,30 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
-def read_with_node(pictures: list[Path], folder: Path, framing: str) -> list[ModelInput]:
-    """Read pictures, all those in one folder, with the page's JavaScript."""
+def read_with_node(
+    pictures: list[Path], folder: Path, framing: str, model: Path = MODEL / INT8_NAME
+) -> tuple[list[ModelInput], NDArray[np.float32]]:
+    """Read pictures with the page's JavaScript and WebAssembly; return the logits, too."""
     web = folder / "web"
     shutil.copytree(PAGE, web)
     (web / "package.json").write_text('{"type": "module"}')  # the page itself needs none
-    command = ["node", str(SCRIPT), str(web), str(pictures[0].parent), framing]
+    with (folder / "pictures").open("wb") as file:
+        for path in pictures:
+            with Image.open(path) as picture:
+                if picture.mode.startswith("I"):  # the browser has 8 bits
+                    pixels = Image.fromarray(to_grey(path)).convert("RGBA")
+                else:
+                    pixels = picture.convert("RGBA")
+            file.write(struct.pack("<2I", *pixels.size) + pixels.tobytes())
+    (folder / "network").write_bytes(write_data(read_network(read_model(model))))
+    command = ["node", SCRIPT, web, folder / "pictures", framing, folder / "network"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["name"] for row in rows] == [path.name for path in pictures]
-    return [ModelInput(decode(row["image"]), row["reason"]) for row in rows]
+    inputs = [ModelInput(decode(row["image"]), row["reason"]) for row in rows]
+    logits = [np.frombuffer(base64.b64decode(row["logits"]), np.float32) for row in rows]
+    assert len(inputs) == len(pictures)
+    return inputs, np.stack(logits)
 
 
 def decode(text: str) -> NDArray[np.uint8]:
@@ -76,33 +100,71 @@ def test_python_still_gives_the_stored_cases(pictures: list[Path]) -> None:
 
 @needs_node
 def test_javascript_gives_the_stored_cases(pictures: list[Path], tmp_path: Path) -> None:
-    inputs = read_with_node(pictures, tmp_path, "digit")
+    """And the WebAssembly the logits of onnxruntime."""
+    inputs, logits = read_with_node(pictures, tmp_path, "digit")
     with np.load(CASES) as cases:
         assert [model_input.reason or "" for model_input in inputs] == [
             REASONS[n] for n in cases["reasons"]
         ]
-        assert_alike(images_of(inputs), cases["images"])
+        alike = [path.stem not in DIFFERING for path in pictures]
+        assert_alike(images_of(inputs)[alike], cases["images"][alike])
+    assert_equal_logits(logits, inputs, MODEL / INT8_NAME)
+
+
+def assert_equal_logits(logits: NDArray[np.float32], inputs: list[ModelInput], model: Path) -> None:
+    session = open_session(read_model(model).content)
+    (expected,) = session.run(["logits"], {"images": images_of(inputs)})
+    assert logits.tobytes() == expected.tobytes()
 
 
 @needs_node
 @pytest.mark.parametrize("framing", ["ink", "whole"])
 def test_the_other_framings_too(pictures: list[Path], tmp_path: Path, framing: str) -> None:
-    (tmp_path / "some").mkdir()
-    some = [Path(shutil.copy(path, tmp_path / "some")) for path in pictures[::9]]
-    found = images_of(read_with_node(some, tmp_path, framing))
-    assert_alike(found, images_of([read_picture(path, framing=framing) for path in some]))
+    some = pictures[::9]
+    inputs, _ = read_with_node(some, tmp_path, framing)
+    assert_alike(
+        images_of(inputs), images_of([read_picture(path, framing=framing) for path in some])
+    )
 
 
-def test_the_page_asks_nothing_of_anybody() -> None:
-    files = read_page()
-    text = b"\n".join(files[name] for name in files if not name.endswith(".wasm")).decode()
+def test_the_page_asks_nothing_of_anybody(site: Path) -> None:
+    page = (site / "below" / "digits" / "index.html").read_text()
     urls = {"http://www.w3.org/2000/svg", "http://localhost:8000/."}  # to be read by a person
-    assert set(re.findall(r"https?://[^\s\"']+", text)) == urls
-    policy = re.findall(r'Policy" content="([^"]+)"', text)[0]
-    sources = set(re.findall(r"'[a-z-]+'", policy))
-    assert policy.startswith("default-src 'none'")
-    assert sources == {"'none'", "'self'", "'wasm-unsafe-eval'"}
-    assert not re.search(r"\b(on[a-z]+|style)=\"", text)  # the policy would refuse them
+    assert set(re.findall(r"https?://[^\s\"']+", page)) <= urls
+    policy = re.findall(r'Policy" content="([^"]+)"', page)[0]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "connect-src 'none'" in policy
+    assert "unsafe" not in policy.replace("'wasm-unsafe-eval'", "")
+    assert not re.search(r"\b(on[a-z]+|style)=\"", page)  # the policy would refuse them
+    assert not re.search(r"\b(src|href)=\"(?!data:|#)", page)
+
+
+@pytest.mark.parametrize(("model", "most"), [("nano", 100_000), ("default", 150_000)])
+def test_one_file_of_bounded_size(tmp_path: Path, model: str, most: int) -> None:
+    result = export_web(model, tmp_path)
+    assert result.page_bytes == (tmp_path / "index.html").stat().st_size <= most
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "index.html",
+        "manifest.webmanifest",
+        "service_worker.js",
+    ]
+
+
+@needs_clang
+def test_the_wasm_file_is_what_the_script_builds(tmp_path: Path) -> None:
+    subprocess.run(["sh", PAGE / "wasm" / "build.sh", tmp_path / "built.wasm"], check=True)
+    packed = (PAGE / "edge_mnist.wasm").read_bytes()
+    assert (tmp_path / "built.wasm").read_bytes() == packed
+    assert len(packed) < 40_000
+
+
+def test_a_float32_file_needs_the_runtime(edge_mnist: Command, tmp_path: Path) -> None:
+    done = edge_mnist("export", "--target", "web", MODEL / FLOAT32_NAME)
+    assert done.returncode == 3
+    assert "is float32; expected an int8 file" in done.stderr
+    assert "--runtime ort computes it" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "web").exists()
 
 
 def test_the_model_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +191,7 @@ def test_another_page_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_no_npm_is_one_line(edge_mnist: Command, tmp_path: Path) -> None:
-    done = edge_mnist("export", "--target", "web", env={"PATH": str(tmp_path)})
+    done = edge_mnist("export", "--target", "web", "--runtime", "ort", env={"PATH": str(tmp_path)})
     assert done.returncode == 3
     assert done.stderr.startswith("edge-mnist: npm is not installed")
     assert done.stderr.count("\n") == 1
@@ -139,7 +201,7 @@ def test_no_npm_is_one_line(edge_mnist: Command, tmp_path: Path) -> None:
 @needs_npm
 def test_no_network_is_one_line(edge_mnist: Command, tmp_path: Path) -> None:
     empty = {"npm_config_cache": str(tmp_path / "empty")}
-    done = edge_mnist("export", "--target", "web", "--offline", env=empty)
+    done = edge_mnist("export", "--target=web", "--runtime=ort", "--offline", env=empty)
     assert done.returncode == 3
     assert done.stderr.startswith("edge-mnist: npm cannot get onnxruntime-web@")
     assert done.stderr.count("\n") == 1
@@ -150,6 +212,8 @@ def test_no_network_is_one_line(edge_mnist: Command, tmp_path: Path) -> None:
     [
         (("--target", "moon"), "no target named 'moon'"),
         (("--target", "web", "--quantize"), "--quantize has no effect with --target web"),
+        (("--target", "web", "--runtime", "tf"), "--runtime: expected wasm or ort, got tf"),
+        (("--target", "c", "--runtime", "ort"), "--runtime has no effect with --target c"),
     ],
 )
 def test_wrong_usage(edge_mnist: Command, options: tuple[str, ...], words: str) -> None:
@@ -159,9 +223,11 @@ def test_wrong_usage(edge_mnist: Command, options: tuple[str, ...], words: str) 
 
 
 @needs_npm
-def test_the_command(edge_mnist: Command, site: Path, tmp_path: Path) -> None:
+def test_the_command(edge_mnist: Command, runtime_site: Path, tmp_path: Path) -> None:
     float32 = MODEL / FLOAT32_NAME
-    done = edge_mnist("export", "--target", "web", "-o", "page", float32, "--json")
+    done = edge_mnist(
+        "export", "--target", "web", "--runtime", "ort", "-o", "page", float32, "--json"
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     files = [path for path in (tmp_path / "page").rglob("*") if path.is_file()]
@@ -171,7 +237,7 @@ def test_the_command(edge_mnist: Command, site: Path, tmp_path: Path) -> None:
     again = edge_mnist("export", "--target", "web", "-o", "page")
     assert again.returncode == 0, again.stderr
     assert "model.int8.onnx" in again.stdout
-    assert "http.server" in again.stderr
+    assert f"webbrowser file://{tmp_path}/page/index.html" in again.stderr
 
 
 def test_it_needs_neither_torch_nor_onnx() -> None:
@@ -185,13 +251,11 @@ def test_it_needs_neither_torch_nor_onnx() -> None:
 
 @pytest.fixture(scope="module")
 def page(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """The page, in a folder of a site, with the network cut once it was loaded."""
+    """The page, opened as a file."""
     if not PROGRAM:
         pytest.skip("chromium is not installed")
-    with serve(site) as address, Page(tmp_path_factory.mktemp("profile")) as page:
-        page.show(f"{address}below/digits/index.html")
-        page.open_backend()
-        page.set_network(offline=True)
+    with Page(tmp_path_factory.mktemp("profile")) as page:
+        page.show((site / "below" / "digits" / "index.html").as_uri())
         yield page
 
 
@@ -202,13 +266,21 @@ def assert_same_answers(page: Page, paths: list[Path]) -> None:
         answer, expected = page.read_picture(path), predictor.predict(path)
         assert (answer["status"], answer["name"]) == (expected.status, expected.name), path
         assert answer["reason"] == expected.reason, path
+        if path.stem in DIFFERING | SHALLOW:
+            continue
         assert (np.abs(answer["image"].astype(int) - expected.image) <= 2).mean() >= 0.99, path
-        distance = np.abs(np.array(answer["probabilities"]) - np.array(expected.probabilities))
-        assert distance.max() < 0.02, path
+        if answer["probabilities"] is not None:
+            distance = np.abs(np.array(answer["probabilities"]) - np.array(expected.probabilities))
+            assert distance.max() < 0.02, path
 
 
 def test_answers_in_the_browser_are_the_predictors(page: Page, pictures: list[Path]) -> None:
     assert_same_answers(page, pictures[::6])
+
+
+def test_transparent_and_deep_pictures(page: Page, pictures: list[Path]) -> None:
+    """Those whose pixels may differ have the same answers."""
+    assert_same_answers(page, [path for path in pictures if path.stem in DIFFERING | SHALLOW])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP"])
@@ -228,20 +300,32 @@ def test_other_formats_in_the_browser(
 
 
 def test_a_file_that_is_no_picture(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("only text")
+    (tmp_path / "text.png").write_text("only text, of more than thirty characters")
     answer = page.read_picture(tmp_path / "text.png")
     assert answer["status"] == "error"
-    assert answer["error"] == "not a picture that this browser can read, or damaged"
-
-
-def test_pictures_are_read_outside_the_pages_thread(page: Page, drawings: list[Path]) -> None:
-    page.run("window.decoder = DecompressionStream, DecompressionStream = undefined, null")
-    assert page.read_picture(drawings[7])["name"] == "7"  # a PNG, which takes that decoder
-    page.run("DecompressionStream = decoder, null")
+    assert answer["error"].startswith("Not a picture that this browser can read, or damaged.")
 
 
 def test_nothing_was_asked_of_the_network(page: Page) -> None:
     asked = [event["request"]["url"] for event in page.named("Network.requestWillBeSent")]
-    assert len(asked) > 10
-    assert all("/below/digits/" in url for url in asked if url.startswith("http"))
+    assert len(asked) == 1
+    assert asked[0].startswith("file://")
     assert page.faults == []
+
+
+def test_a_hosted_page_is_installed_and_opens_offline(
+    site: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if not PROGRAM:
+        pytest.skip("chromium is not installed")
+    with Page(tmp_path_factory.mktemp("installed")) as page:
+        with serve(site) as address:
+            page.show(f"{address}below/digits/")
+            page.run("navigator.serviceWorker.ready.then(() => true)")
+            assert page.call("Page.getInstallabilityErrors")["installabilityErrors"] == []
+            assert page.faults == []
+        page.open("about:blank")
+        page.open(f"{address}below/digits/")  # the server is gone
+        page.wait_for_status("empty")
+        page.draw(SEVEN)
+        page.wait_for_digit("7")

@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 FOLDERS = (HERE.parent / "web", HERE / "docs")
 # The page loads its backend under one name; `export --target web` writes another one under it.
 PATHS = {"index.html": "/", "docs.html": "/docs", "backend_server.js": "/backend.js"}
-NOT_SERVED = ("backend_web.js", "picture_worker.js")
+NOT_SERVED = ("backend_web.js", "decoding.js", "wasm.js", "edge_mnist.wasm", "service_worker.js")
 EXAMPLE = HERE / "docs" / "example.png"
 HEALTH = ("/healthz", "/v2/health/live", "/v2/health/ready")
 STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)

@@ -5,6 +5,10 @@ const MAX_PIXELS = 48_000_000;
 const MAX_SIDE_PX = 65_535;
 const LUMA = [19595, 38470, 7471]; // ITU-R BT.601, in units of 1 / 65536
 const PNG_START = 0x89504e47;
+const KEPT_PIXELS = 1_000_000; // a larger picture is averaged down to no fewer
+const DRAFT_SIDE_PX = 512; // Pillow decodes a JPEG at 1/2, 1/4 or 1/8 of its size, no smaller
+
+/** @typedef {{height: number, width: number, data: Uint8Array}} Grey */
 
 /** A picture cannot be read; the message is one line for the user. */
 export class PictureError extends Error {}
@@ -13,7 +17,7 @@ export class PictureError extends Error {}
  * Decode a picture's file.
  *
  * @param {Blob} file
- * @returns {Promise<{height: number, width: number, data: Uint8Array}>} grey levels
+ * @returns {Promise<Grey>}
  * @throws {PictureError}
  */
 export async function decode(file) {
@@ -30,38 +34,66 @@ export async function decode(file) {
     if (!context) throw new Error("no canvas");
     context.drawImage(bitmap, 0, 0);
     bitmap.close();
-    const data = toGrey(context.getImageData(0, 0, width, height).data);
-    if (await isDeepGrey(file)) stretch(data);
-    return { height, width, data };
+    const grey = toGrey(context.getImageData(0, 0, width, height));
+    const head = new DataView(await file.slice(0, 26).arrayBuffer());
+    const isDeepGrey = head.getUint32(0) === PNG_START && head.getUint16(24) === 0x1000; // 16 bits
+    if (isDeepGrey) stretch(grey.data);
+    const isJpeg = head.getUint16(0) === 0xffd8;
+    const shorter = Math.floor(Math.min(height, width) / DRAFT_SIDE_PX);
+    return reduceLarge(downscale(grey, (isJpeg && [8, 4, 2].find((n) => shorter >= n)) || 1));
   } catch (error) {
     if (error instanceof PictureError) throw error;
     throw new PictureError("not a picture that this browser can read, or damaged");
   }
 }
 
+/** Average a large picture down. @param {Grey} grey */
+export function reduceLarge(grey) {
+  return downscale(grey, Math.floor(Math.sqrt((grey.height * grey.width) / KEPT_PIXELS)));
+}
+
+/** Average square blocks. @param {Grey} grey @param {number} factor @returns {Grey} */
+function downscale(grey, factor) {
+  if (factor < 2) return grey;
+  const [height, width] = [Math.ceil(grey.height / factor), Math.ceil(grey.width / factor)];
+  const data = Uint8Array.from({ length: height * width }, (_, i) => {
+    const [top, left] = [Math.floor(i / width) * factor, (i % width) * factor];
+    const bottom = Math.min(top + factor, grey.height);
+    const right = Math.min(left + factor, grey.width);
+    let sum = 0;
+    for (let y = top; y < bottom; y++) {
+      for (let x = left; x < right; x++) sum += grey.data[y * grey.width + x];
+    }
+    return Math.round(sum / ((bottom - top) * (right - left)));
+  });
+  return { height, width, data };
+}
+
 /**
  * Bring pixels to grey levels, transparent parts filled.
  *
- * @param {ArrayLike<number>} pixels red, green, blue and alpha of each
+ * @param {{height: number, width: number, data: ArrayLike<number>}} picture red, green, blue, alpha
+ * @returns {Grey}
  */
-export function toGrey(pixels) {
-  const grey = new Uint8Array(pixels.length / 4);
+export function toGrey({ height, width, data: pixels }) {
+  const data = new Uint8Array(height * width);
   const histogram = new Uint32Array(256); // of what is more opaque than not
   let isClear = false;
-  for (let i = 0, at = 0; i < grey.length; i++, at += 4) {
+  for (let i = 0, at = 0; i < data.length; i++, at += 4) {
     const [red, green, blue] = LUMA;
-    grey[i] =
-      (pixels[at] * red + pixels[at + 1] * green + pixels[at + 2] * blue + 0x8000) >> 16;
+    data[i] = (pixels[at] * red + pixels[at + 1] * green + pixels[at + 2] * blue + 0x8000) >> 16;
     const alpha = pixels[at + 3];
     isClear ||= alpha !== 255;
-    if (alpha > 127) histogram[grey[i]]++;
+    if (alpha > 127) histogram[data[i]]++;
   }
-  if (!isClear) return grey;
-  const sheet = chooseSheet(histogram);
-  return grey.map((level, i) => {
-    const alpha = pixels[4 * i + 3];
-    return Math.round((level * alpha + sheet * (255 - alpha)) / 255);
-  });
+  if (isClear) {
+    const sheet = chooseSheet(histogram);
+    data.forEach((level, i) => {
+      const alpha = pixels[4 * i + 3];
+      data[i] = Math.round((level * alpha + sheet * (255 - alpha)) / 255);
+    });
+  }
+  return { height, width, data };
 }
 
 /**
@@ -81,12 +113,6 @@ function chooseSheet(histogram) {
   });
   if (high - low > 100) return middle;
   return middle < 128 ? 255 : 0;
-}
-
-/** Tell whether a file is a PNG of grey levels of 16 bits. @param {Blob} file */
-async function isDeepGrey(file) {
-  const head = new DataView(await file.slice(0, 26).arrayBuffer());
-  return head.byteLength === 26 && head.getUint32(0) === PNG_START && head.getUint16(24) === 0x1000;
 }
 
 /** Bring levels of 16 bits, of which often a part is used, to 0..255. @param {Uint8Array} grey */
