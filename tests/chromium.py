@@ -95,9 +95,9 @@ class Chromium:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def wait_for(self, script: str) -> Any:
+    def wait_for(self, script: str, *, within_s: float = WAIT_S) -> Any:
         """Wait until JavaScript gives something true, and return it."""
-        end = time.monotonic() + WAIT_S
+        end = time.monotonic() + within_s
         while not (value := self.run(script)):
             assert time.monotonic() < end, script
             time.sleep(0.02)

@@ -1,22 +1,18 @@
 // The backend of `edge-mnist export --target web`: reads the picture here, in WebAssembly.
 
-import { BackendError, toErrorAnswer } from "./answer.js";
+import { BackendError, find, toErrorAnswer } from "./answer.js";
 import { PictureError, decode } from "./decoding.js";
 import { openWasm } from "./wasm.js";
 
-/** @typedef {(image: Uint8Array) => ArrayLike<number> | Promise<ArrayLike<number>>} ComputeLogits */
-
-/** @type {import("./answer.js").OpenBackend} */
 export async function openBackend(onProgress) {
   if (typeof WebAssembly !== "object") {
     const advice = "This page reads digits with WebAssembly. Allow it, or use another browser.";
     throw new BackendError("WebAssembly is switched off", advice);
   }
   if (location.protocol !== "file:") offerInstallation();
-  const model = JSON.parse(textOf("model"));
+  const model = JSON.parse(find("model").textContent);
   const network = model.runtime_bytes ? undefined : await unpack("network");
   const wasm = await openWasm(await unpack("wasm"), network);
-  /** @type {ComputeLogits} */
   const computeLogits = network ? wasm.computeLogits : await openRuntime(model, onProgress);
   return {
     classNames: model.class_names,
@@ -35,15 +31,9 @@ export async function openBackend(onProgress) {
   };
 }
 
-/**
- * @param {ArrayLike<number>} logits
- * @param {Uint8Array} image
- * @param {string | null} reason why the picture shows no single digit
- * @param {any} model
- * @returns {import("./answer.js").Answer}
- */
+/** `reason`: why the picture shows no single digit. */
 function toAnswer(logits, image, reason, model) {
-  const largest = Math.max(...Array.from(logits));
+  const largest = Math.max(...logits);
   const powers = Array.from(logits, (logit) => Math.exp(logit - largest));
   const sum = powers.reduce((one, other) => one + other);
   const probabilities = powers.map((power) => power / sum);
@@ -64,35 +54,22 @@ function offerInstallation() {
   navigator.serviceWorker?.register("service_worker.js").catch(() => {}); // it works without
 }
 
-/** @param {string} id of an element that holds data */
-function textOf(id) {
-  return document.getElementById(id)?.textContent ?? "";
-}
-
-/** Decode what the page holds: base64 of raw deflate. @param {string} id */
+/** Decode what the page holds: base64 of raw deflate. */
 async function unpack(id) {
-  const packed = Uint8Array.from(atob(textOf(id)), (character) => character.charCodeAt(0));
+  const packed = Uint8Array.from(atob(find(id).textContent), (one) => one.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/**
- * Open a model with onnxruntime-web, whose files lie beside the page: `--runtime ort`.
- *
- * @param {any} model
- * @param {(loadedBytes: number, totalBytes: number) => void} onProgress
- * @returns {Promise<ComputeLogits>}
- */
+/** Open a model with onnxruntime-web, whose files lie beside the page: `--runtime ort`. */
 async function openRuntime(model, onProgress) {
   if (location.protocol === "file:") {
-    const advice =
-      "It was opened as a file, and onnxruntime-web cannot be loaded that way. In its folder, run " +
-      "“python3 -m http.server” and open http://localhost:8000/.";
+    const advice = "In its folder, run “python3 -m http.server” and open http://localhost:8000/.";
     throw new BackendError("This page needs a web server", advice);
   }
   try {
     let loadedBytes = 0;
-    const fetchBytes = async (/** @type {string} */ name) => {
+    const fetchBytes = async (name) => {
       const response = await fetch(name);
       if (!response.ok || !response.body) throw new Error(`${name}: ${response.status}`);
       const counter = new TransformStream({

@@ -1,37 +1,27 @@
-// From a picture's file to grey levels, with the browser's decoder; see edge_mnist/picture/decode.py.
+// From a picture's file to grey levels, as edge_mnist/picture/decode.py, by the browser's decoder.
 
 const MAX_BYTES = 32_000_000;
 const MAX_PIXELS = 48_000_000;
-const MAX_SIDE_PX = 65_535;
 const LUMA = [19595, 38470, 7471]; // ITU-R BT.601, in units of 1 / 65536
 const PNG_START = 0x89504e47;
 const KEPT_PIXELS = 1_000_000; // a larger picture is averaged down to no fewer
 const DRAFT_SIDE_PX = 512; // Pillow decodes a JPEG at 1/2, 1/4 or 1/8 of its size, no smaller
 
-/** @typedef {{height: number, width: number, data: Uint8Array}} Grey */
-
 /** A picture cannot be read; the message is one line for the user. */
 export class PictureError extends Error {}
 
-/**
- * Decode a picture's file.
- *
- * @param {Blob} file
- * @returns {Promise<Grey>}
- * @throws {PictureError}
- */
+/** Decode a picture's file to {height, width, data}; throws PictureError. */
 export async function decode(file) {
   if (!file.size) throw new PictureError("the file is empty");
   if (file.size > MAX_BYTES) throw new PictureError("larger than 32 MB");
   try {
-    const options = /** @type {const} */ ({ colorSpaceConversion: "none", premultiplyAlpha: "none" });
+    const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
     const bitmap = await createImageBitmap(file, options); // turned as EXIF says
     const { height, width } = bitmap;
-    const size = `${width} x ${height} pixels`;
-    if (Math.max(height, width) > MAX_SIDE_PX) throw new PictureError(`${size}: a side is too long`);
-    if (height * width > MAX_PIXELS) throw new PictureError(`${size} are too many`);
-    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-    if (!context) throw new Error("no canvas");
+    const isHuge = height * width > MAX_PIXELS;
+    if (isHuge) throw new PictureError(`${width} x ${height} pixels are too many`);
+    const canvas = new OffscreenCanvas(width, height);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(bitmap, 0, 0);
     bitmap.close();
     const grey = toGrey(context.getImageData(0, 0, width, height));
@@ -47,12 +37,12 @@ export async function decode(file) {
   }
 }
 
-/** Average a large picture down. @param {Grey} grey */
+/** Average a large picture down. */
 export function reduceLarge(grey) {
   return downscale(grey, Math.floor(Math.sqrt((grey.height * grey.width) / KEPT_PIXELS)));
 }
 
-/** Average square blocks. @param {Grey} grey @param {number} factor @returns {Grey} */
+/** Average square blocks. */
 function downscale(grey, factor) {
   if (factor < 2) return grey;
   const [height, width] = [Math.ceil(grey.height / factor), Math.ceil(grey.width / factor)];
@@ -69,12 +59,7 @@ function downscale(grey, factor) {
   return { height, width, data };
 }
 
-/**
- * Bring pixels to grey levels, transparent parts filled.
- *
- * @param {{height: number, width: number, data: ArrayLike<number>}} picture red, green, blue, alpha
- * @returns {Grey}
- */
+/** Bring pixels to grey levels, transparent parts filled. `picture`: red, green, blue, alpha. */
 export function toGrey({ height, width, data: pixels }) {
   const data = new Uint8Array(height * width);
   const histogram = new Uint32Array(256); // of what is more opaque than not
@@ -82,9 +67,8 @@ export function toGrey({ height, width, data: pixels }) {
   for (let i = 0, at = 0; i < data.length; i++, at += 4) {
     const [red, green, blue] = LUMA;
     data[i] = (pixels[at] * red + pixels[at + 1] * green + pixels[at + 2] * blue + 0x8000) >> 16;
-    const alpha = pixels[at + 3];
-    isClear ||= alpha !== 255;
-    if (alpha > 127) histogram[data[i]]++;
+    isClear ||= pixels[at + 3] !== 255;
+    if (pixels[at + 3] > 127) histogram[data[i]]++;
   }
   if (isClear) {
     const sheet = chooseSheet(histogram);
@@ -96,14 +80,8 @@ export function toGrey({ height, width, data: pixels }) {
   return { height, width, data };
 }
 
-/**
- * Choose the level below transparent parts that makes their ink readable.
- *
- * Ink of one tone gets a sheet of the other. A picture that has ink and sheet of its own, cut out
- * with soft corners say, is continued by its own middle tone.
- *
- * @param {Uint32Array} histogram
- */
+// Choose the level below transparent parts that makes their ink readable. Ink of one tone gets a
+// sheet of the other. A picture with ink and sheet of its own is continued by its middle tone.
 function chooseSheet(histogram) {
   const n = histogram.reduce((sum, count) => sum + count, 0);
   if (!n) return 255;
@@ -115,7 +93,7 @@ function chooseSheet(histogram) {
   return middle < 128 ? 255 : 0;
 }
 
-/** Bring levels of 16 bits, of which often a part is used, to 0..255. @param {Uint8Array} grey */
+/** Bring levels of 16 bits, of which often a part is used, to 0..255. */
 function stretch(grey) {
   const high = grey.reduce((best, level) => Math.max(best, level), 0);
   const low = grey.reduce((best, level) => Math.min(best, level), 255);

@@ -9,36 +9,21 @@ const WIDTHS = {
 const DOT = 0.1; // in sides of the canvas; a drawing that reaches no further is no digit
 const [PAPER, INK, ACCENT] = ["#ffffff", "#000000", "#1d4ed8"];
 
-/** @typedef {[number, number]} Point x and y from the upper left corner, in sides of the canvas */
-/** @typedef {{points: Point[], width: number, isErasing: boolean}} Stroke */
-/** @typedef {{file: Blob, bitmap: ImageBitmap | null}} Picture bitmap: null if it has no preview */
-/** @typedef {{strokes: Stroke[], picture: Picture | null}} Content */
-
-/** @type {Content} */
+// A point is [x, y] from the upper left corner, in sides of the canvas; a stroke is {points, width,
+// isErasing}; a picture is {file, bitmap}, bitmap null if it has no preview.
 const EMPTY = { strokes: [], picture: null };
 
 export class Drawing {
-  /** @type {Content} */
   #content = EMPTY;
-  /** @type {Content[]} */
   #undone = [];
-  /** @type {Content[]} */
   #past = [];
-  /** @type {Stroke | null} */
   #stroke = null;
-  /** @type {Point | null} */
   #cursor = null;
   #isPaintDue = false;
-  /** @type {"pen" | "eraser"} */
   tool = "pen";
-  /** @type {"thin" | "medium" | "thick"} */
   size = "medium";
 
-  /**
-   * @param {HTMLCanvasElement} canvas
-   * @param {(change: "stroke" | "content") => void} onChange called when a stroke grows or ends,
-   *   and when undo, redo, clear or a picture replaced what was there
-   */
+  /** `onChange` is told "stroke" when one grows or ends, "content" when all is replaced. */
   constructor(canvas, onChange) {
     this.canvas = canvas;
     this.onChange = onChange;
@@ -46,9 +31,7 @@ export class Drawing {
     this.#paintSoon();
   }
 
-  get isEmpty() {
-    return !this.#content.strokes.length && !this.#content.picture;
-  }
+  get isEmpty() { return !this.#content.strokes.length && !this.#content.picture; }
 
   /** Whether all that is drawn is a dot, or several in one place. */
   get isDot() {
@@ -60,33 +43,15 @@ export class Drawing {
     );
   }
 
-  get isStrokeOpen() {
-    return this.#stroke !== null;
-  }
-
-  get hasPicture() {
-    return this.#content.picture !== null;
-  }
-
-  get canUndo() {
-    return this.#past.length > 0;
-  }
-
-  get canRedo() {
-    return this.#undone.length > 0;
-  }
+  get isStrokeOpen() { return this.#stroke !== null; }
+  get hasPicture() { return this.#content.picture !== null; }
+  get canUndo() { return this.#past.length > 0; }
+  get canRedo() { return this.#undone.length > 0; }
 
   /** Width of the next stroke, in sides of the canvas. */
-  get strokeWidth() {
-    return WIDTHS[this.tool][this.size];
-  }
+  get strokeWidth() { return WIDTHS[this.tool][this.size]; }
 
-  /**
-   * Put the pen down. A picture makes room for the new drawing.
-   *
-   * @param {Point} point
-   * @param {{isErasing?: boolean}} [options]
-   */
+  /** Put the pen down. A picture makes room for the new drawing. */
   beginStroke(point, { isErasing = this.tool === "eraser" } = {}) {
     this.endStroke();
     const width = WIDTHS[isErasing ? "eraser" : "pen"][this.size];
@@ -95,7 +60,6 @@ export class Drawing {
     this.#notify("stroke");
   }
 
-  /** @param {Point[]} points */
   extendStroke(points) {
     if (!this.#stroke) return;
     this.#stroke.points.push(...points);
@@ -119,21 +83,11 @@ export class Drawing {
   }
 
   undo() {
-    this.endStroke();
-    const before = this.#past.pop();
-    if (!before) return;
-    this.#undone.push(this.#content);
-    this.#content = before;
-    this.#notify("content");
+    this.#step(this.#past, this.#undone);
   }
 
   redo() {
-    this.endStroke();
-    const after = this.#undone.pop();
-    if (!after) return;
-    this.#past.push(this.#content);
-    this.#content = after;
-    this.#notify("content");
+    this.#step(this.#undone, this.#past);
   }
 
   clear() {
@@ -141,17 +95,12 @@ export class Drawing {
     if (!this.isEmpty) this.#replace(EMPTY);
   }
 
-  /** @param {Picture} picture */
   showPicture(picture) {
     this.endStroke();
     this.#replace({ strokes: [], picture });
   }
 
-  /**
-   * Replace the drawing by other strokes.
-   *
-   * @param {Point[][]} lines
-   */
+  /** Replace the drawing by other strokes. */
   showLines(lines) {
     this.endStroke();
     const width = WIDTHS.pen.medium;
@@ -159,11 +108,7 @@ export class Drawing {
     this.#replace({ strokes, picture: null });
   }
 
-  /**
-   * Show where the keyboard's pen is.
-   *
-   * @param {Point | null} point
-   */
+  /** Show where the keyboard's pen is. */
   showCursor(point) {
     this.#cursor = point;
     this.#paintSoon();
@@ -173,25 +118,29 @@ export class Drawing {
   async toFile() {
     if (this.#content.picture) return this.#content.picture.file;
     const canvas = new OffscreenCanvas(FILE_PX, FILE_PX);
-    const context = canvas.getContext("2d");
-    if (context) this.#paintStrokes(context, FILE_PX);
+    this.#paintStrokes(canvas.getContext("2d"), FILE_PX);
     return canvas.convertToBlob({ type: "image/png" });
   }
 
-  /** @param {Content} content */
   #record(content) {
     this.#past.push(this.#content);
     this.#undone = [];
     this.#content = content;
   }
 
-  /** @param {Content} content */
+  #step(from, to) {
+    this.endStroke();
+    if (!from.length) return;
+    to.push(this.#content);
+    this.#content = from.pop();
+    this.#notify("content");
+  }
+
   #replace(content) {
     this.#record(content);
     this.#notify("content");
   }
 
-  /** @param {"stroke" | "content"} change */
   #notify(change) {
     this.#paintSoon();
     this.onChange(change);
@@ -200,24 +149,17 @@ export class Drawing {
   #paintSoon() {
     if (this.#isPaintDue) return;
     this.#isPaintDue = true;
-    requestAnimationFrame(() => {
-      this.#isPaintDue = false;
-      this.#paint();
-    });
+    requestAnimationFrame(() => this.#paint());
   }
 
   #paint() {
+    this.#isPaintDue = false;
     const context = this.canvas.getContext("2d");
-    if (!context) return;
     this.#paintStrokes(context, VIEW_PX);
     if (this.#content.picture) paintPicture(context, this.#content.picture);
     if (this.#cursor) this.#paintCursor(context, this.#cursor);
   }
 
-  /**
-   * @param {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D} context
-   * @param {number} side
-   */
   #paintStrokes(context, side) {
     context.fillStyle = PAPER;
     context.fillRect(0, 0, side, side);
@@ -233,36 +175,25 @@ export class Drawing {
     }
   }
 
-  /** @param {CanvasRenderingContext2D} context @param {Point} cursor */
   #paintCursor(context, [x, y]) {
     context.beginPath();
     context.arc(x * VIEW_PX, y * VIEW_PX, (this.strokeWidth * VIEW_PX) / 2, 0, 2 * Math.PI);
-    for (const [style, width] of /** @type {const} */ ([
-      [PAPER, 14],
-      [ACCENT, 8],
-    ])) {
+    for (const [style, width] of [[PAPER, 14], [ACCENT, 8]]) {
       context.strokeStyle = style; // a light rim, so that it is seen on ink too
       context.lineWidth = width;
       context.stroke();
     }
-    if (!this.#stroke) return;
     context.fillStyle = ACCENT;
-    context.fill();
+    if (this.#stroke) context.fill();
   }
 }
 
-/** @param {Stroke} stroke */
 function reachesCanvas({ points, width }) {
   const [low, high] = [-width / 2, 1 + width / 2];
   return points.some(([x, y]) => x > low && x < high && y > low && y < high);
 }
 
-/**
- * Paint a picture as large as it fits.
- *
- * @param {CanvasRenderingContext2D} context
- * @param {Picture} picture
- */
+/** Paint a picture as large as it fits. */
 function paintPicture(context, { bitmap }) {
   if (!bitmap) {
     Object.assign(context, { fillStyle: "#565d6b", font: "40px sans-serif", textAlign: "center" });

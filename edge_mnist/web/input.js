@@ -6,39 +6,24 @@ const STEP = 0.04; // of the canvas's side, for one press of an arrow key
 const FINE_STEP = 0.01; // with Shift
 const ERASER_BUTTON = 5; // the other end of a pen
 const DRAWING_BUTTONS = 1 | 32; // of `buttons`: the main one, and the other end of a pen
-/** @type {Record<string, import("./drawing.js").Point>} */
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 // A press that began on one of these is not a stroke that begins outside the canvas.
 const CONTROLS = "button, input, label, summary, a, .selectable";
 
-/**
- * Draw with pointers. One draws at a time: further fingers and a hand beside a pen do nothing.
- *
- * @param {HTMLElement} stage the canvas and a margin around it, where strokes may begin too
- * @param {import("./drawing.js").Drawing} drawing
- */
+// Draw with pointers. One draws at a time: further fingers and a hand beside a pen do nothing.
+// `stage`: the canvas and a margin around it, where strokes may begin too.
 export function drawWithPointers(stage, drawing) {
   const { canvas } = drawing;
-  /** @type {{id: number, type: string} | null} */
-  let active = null;
-  /** @type {EventTarget | null} */
-  let pressedOn = null;
-  let penTime = -Infinity;
+  let [active, pressedOn, penTime] = [null, null, -Infinity];
 
-  /** @param {PointerEvent} event */
   const toPoint = (event) => {
     const { left, top, width, height } = canvas.getBoundingClientRect();
-    return /** @type {import("./drawing.js").Point} */ ([
-      (event.clientX - left) / width,
-      (event.clientY - top) / height,
-    ]);
+    return [(event.clientX - left) / width, (event.clientY - top) / height];
   };
 
-  /** @param {PointerEvent} event */
   const isPalm = ({ pointerType, width, height, timeStamp }) =>
     pointerType === "touch" && (Math.max(width, height) > PALM_PX || timeStamp - penTime < PALM_MS);
 
-  /** @param {PointerEvent} event */
   const begin = (event) => {
     if (isPalm(event)) return;
     if (active) {
@@ -62,7 +47,7 @@ export function drawWithPointers(stage, drawing) {
       drawing.extendStroke((steps.length ? steps : [event]).map(toPoint));
     } else if (!active && pressedOn && event.buttons & DRAWING_BUTTONS) begin(event);
   });
-  for (const name of /** @type {const} */ (["pointerup", "pointercancel", "lostpointercapture"])) {
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
     stage.addEventListener(name, (event) => {
       if (active?.id !== event.pointerId) return;
       active = null;
@@ -71,14 +56,11 @@ export function drawWithPointers(stage, drawing) {
   }
 
   // A mouse that is pressed elsewhere and then comes in draws from there.
-  document.addEventListener(
-    "pointerdown",
-    ({ target, pointerType }) => {
-      const isControl = target instanceof Element && target.closest(CONTROLS);
-      pressedOn = isControl || pointerType === "touch" ? null : target;
-    },
-    true,
-  );
+  const notePress = ({ target, pointerType }) => {
+    const isControl = target instanceof Element && target.closest(CONTROLS);
+    pressedOn = isControl || pointerType === "touch" ? null : target;
+  };
+  document.addEventListener("pointerdown", notePress, true);
   for (const name of ["pointerup", "pointercancel"]) {
     document.addEventListener(name, () => (pressedOn = null), true);
   }
@@ -86,24 +68,17 @@ export function drawWithPointers(stage, drawing) {
   stage.addEventListener("mousedown", (event) => {
     event.preventDefault(); // selects nothing, and drags nothing that is selected
     if (!active) return; // a tap: this event comes after it
-    /** @type {FocusOptions & {focusVisible: boolean}} */
-    const quietly = { preventScroll: true, focusVisible: false };
-    canvas.focus(quietly);
+    canvas.focus({ preventScroll: true, focusVisible: false });
     drawing.showCursor(null); // of the keyboard's pen
   });
   document.addEventListener("dragstart", (event) => event.preventDefault());
   stage.addEventListener("contextmenu", (event) => event.preventDefault()); // of a long press
 }
 
-/**
- * Draw with keys: arrows move the pen, Space puts it down and lifts it, Delete clears.
- *
- * @param {import("./drawing.js").Drawing} drawing
- * @param {(text: string) => void} announce tells a screen reader
- */
+// Draw with keys: arrows move the pen, Space puts it down and lifts it, Delete clears. `announce`:
+// tells a screen reader.
 export function drawWithKeys(drawing, announce) {
   const { canvas } = drawing;
-  /** @type {import("./drawing.js").Point} */
   let place = [0.5, 0.5];
   const held = new Set(); // arrow keys that are down; two of them move diagonally
 
@@ -119,11 +94,10 @@ export function drawWithKeys(drawing, announce) {
     announce("Pen down");
   };
 
-  /** @param {boolean} isFine */
   const move = (isFine) => {
     const step = isFine ? FINE_STEP : STEP;
     const directions = [...held].map((key) => ARROWS[key]);
-    const along = (/** @type {0 | 1} */ axis) => {
+    const along = (axis) => {
       const way = directions.reduce((sum, direction) => sum + direction[axis], 0);
       return Math.min(Math.max(place[axis] + step * way, 0), 1);
     };

@@ -1,38 +1,21 @@
 // The page: what is drawn, chosen, dropped or pasted goes to the backend, and its answer on screen.
 
-import {
-  BackendError,
-  announce,
-  find,
-  makeBars,
-  showAnswer,
-  showBackend,
-  showEmpty,
-  showLoading,
-  showProblem,
-  showSeen,
-} from "./answer.js";
+import { BackendError, announce, find, makeBars, showAnswer } from "./answer.js";
+import { showBackend, showEmpty, showLoading, showProblem, showSeen } from "./answer.js";
 import { openBackend } from "./backend.js";
 import { Drawing } from "./drawing.js";
 import { drawWithKeys, drawWithPointers } from "./input.js";
 
 // While a stroke goes on, an answer is shown once the model has been sure of it for a moment. After
-// it an answer is shown at once, and a rejection after a pause: the next stroke may complete a digit.
+// it an answer is shown at once, a rejection after a pause: the next stroke may complete a digit.
 const SURE = 0.9; // of the probability
 const HOLD_MS = 300;
 const PAUSE_MS = 700;
 const SAMPLE_STEP = 2; // of an example's 100 units, from one point of a stroke to the next
 
-/** @typedef {import("./answer.js").Answer} Answer */
+const canvas = find("canvas");
+const [undo, redo, clear] = ["undo", "redo", "clear"].map(find);
 
-const canvas = /** @type {HTMLCanvasElement} */ (find("canvas"));
-const buttons = {
-  undo: /** @type {HTMLButtonElement} */ (find("undo")),
-  redo: /** @type {HTMLButtonElement} */ (find("redo")),
-  clear: /** @type {HTMLButtonElement} */ (find("clear")),
-};
-
-/** @type {import("./answer.js").Backend | null} */
 let backend = null;
 let apiKey = "";
 let version = 0; // grows with every change of the picture
@@ -40,7 +23,6 @@ let contentVersion = 0; // grows when another picture or drawing took its place
 let isStrokeLatest = false; // of the changes; else undo, redo, clear, an example or a picture
 let isReading = false;
 let pause = 0; // timer before a rejection is shown
-/** @type {{name: string | null, since_ms: number}} */
 let candidate = { name: null, since_ms: 0 };
 
 const drawing = new Drawing(canvas, (change) => {
@@ -48,23 +30,19 @@ const drawing = new Drawing(canvas, (change) => {
   isStrokeLatest = change === "stroke";
   if (!isStrokeLatest) contentVersion++;
   clearTimeout(pause);
-  buttons.undo.disabled = !drawing.canUndo;
-  buttons.redo.disabled = !drawing.canRedo;
-  buttons.clear.disabled = drawing.isEmpty;
-  void readLatest();
+  undo.disabled = !drawing.canUndo;
+  redo.disabled = !drawing.canRedo;
+  clear.disabled = drawing.isEmpty;
+  readLatest();
 });
 
 /** Read the picture as it is now. While an answer is awaited, only the newest picture waits. */
 async function readLatest() {
   if (!backend) return;
-  if (drawing.isEmpty) {
-    find("result").ariaBusy = "false";
-    showEmpty();
-    return;
-  }
+  if (drawing.isEmpty || drawing.isDot) find("result").ariaBusy = "false";
+  if (drawing.isEmpty) return showEmpty();
   if (drawing.isDot) {
-    find("result").ariaBusy = "false";
-    if (!drawing.isStrokeOpen) pause = window.setTimeout(showDot, isStrokeLatest ? PAUSE_MS : 0);
+    if (!drawing.isStrokeOpen) pause = setTimeout(showDot, isStrokeLatest ? PAUSE_MS : 0);
     return;
   }
   if (isReading) return;
@@ -80,27 +58,26 @@ async function readLatest() {
 
 /** Not left to the model: it is given a dot as large as a digit, and reads a 0. */
 function showDot() {
-  const nothing = { name: null, confidence: null, probabilities: null, error: null, image: null };
-  showAnswer({ status: "rejected", reason: "dot", ...nothing }, 0);
+  showAnswer({ status: "rejected", reason: "dot", image: null }, 0);
 }
 
-/** @param {import("./answer.js").Backend} backend @param {number} readContent */
 async function readOnce(backend, readContent) {
   find("result").ariaBusy = "true";
   find("result").classList.toggle("picture", drawing.hasPicture);
   if (drawing.hasPicture) await nextPaint(); // a large one may keep the page busy for a while
   const start_ms = performance.now();
+  let answer = null;
   let show;
   try {
-    const answer = await backend.predict(await drawing.toFile(), apiKey);
+    answer = await backend.predict(await drawing.toFile(), apiKey);
     const duration_ms = performance.now() - start_ms;
-    show = { answer, run: () => showAnswer(answer, duration_ms) };
+    show = () => showAnswer(answer, duration_ms);
   } catch (error) {
-    show = { answer: null, run: () => showProblem(toProblem(error)) };
+    show = () => showProblem(toProblem(error));
   }
   if (readContent !== contentVersion) return; // of what is no longer there
   find("result").ariaBusy = "false";
-  present(show.answer, show.run);
+  present(answer, show);
 }
 
 /** Wait until what has changed is on screen. */
@@ -109,26 +86,17 @@ async function nextPaint() {
   await new Promise((resolve) => setTimeout(resolve));
 }
 
-/**
- * Show an answer now, later or not at all.
- *
- * @param {Answer | null} answer null for a problem
- * @param {() => void} show
- */
+/** Show an answer now, later or not at all. `answer`: null for a problem. */
 function present(answer, show) {
   if (answer?.image) showSeen(answer.image);
-  if (drawing.isStrokeOpen) {
-    if (isSettled(answer)) show();
-    return;
-  }
+  if (drawing.isStrokeOpen) return isSettled(answer) && show();
   candidate = { name: null, since_ms: 0 };
   const isWiped = answer?.reason === "blank" && !drawing.hasPicture; // with the eraser
   const display = isWiped ? showEmpty : show;
   if (answer?.status === "ok" || !isStrokeLatest) display();
-  else pause = window.setTimeout(display, PAUSE_MS);
+  else pause = setTimeout(display, PAUSE_MS);
 }
 
-/** @param {Answer | null} answer */
 function isSettled(answer) {
   const isSure = answer?.status === "ok" && (answer.confidence ?? 0) >= SURE;
   const name = isSure ? answer.name : null;
@@ -136,14 +104,11 @@ function isSettled(answer) {
   return name !== null && performance.now() - candidate.since_ms >= HOLD_MS;
 }
 
-/** @param {unknown} error */
 function toProblem(error) {
   if (error instanceof BackendError) return error;
-  const detail = error instanceof Error ? error.message : String(error);
-  return new BackendError("Something went wrong", `Reload the page and try again. (${detail})`);
+  return new BackendError("Something went wrong", `Reload the page and try again. (${error})`);
 }
 
-/** @param {File | undefined | null} file */
 async function readFile(file) {
   if (!file) return;
   const readContent = contentVersion;
@@ -151,10 +116,9 @@ async function readFile(file) {
   if (readContent === contentVersion) drawing.showPicture({ file, bitmap });
 }
 
-/** @param {DataTransfer | null} data */
 function takeFrom(data) {
   const file = data?.files[0];
-  if (file) return void readFile(file);
+  if (file) return readFile(file);
   if (!data?.types.length) return;
   const advice = "Save the picture on your device first, then choose it here.";
   showProblem(new BackendError("That is not a picture file", advice));
@@ -162,22 +126,22 @@ function takeFrom(data) {
 }
 
 /** Turn an example, lines of an SVG picture of 100 x 100, into strokes. */
-function drawExample(/** @type {Element} */ example) {
+function drawExample(example) {
   drawing.showLines(
     [...example.querySelectorAll("path")].map((path) => {
       const steps = Math.ceil(path.getTotalLength() / SAMPLE_STEP);
       return Array.from({ length: steps + 1 }, (_, step) => {
         const { x, y } = path.getPointAtLength((path.getTotalLength() * step) / steps);
-        return /** @type {import("./drawing.js").Point} */ ([x / 100, y / 100]);
+        return [x / 100, y / 100];
       });
     }),
   );
 }
 
 function listenToTools() {
-  buttons.undo.addEventListener("click", () => drawing.undo());
-  buttons.redo.addEventListener("click", () => drawing.redo());
-  buttons.clear.addEventListener("click", () => drawing.clear());
+  undo.addEventListener("click", () => drawing.undo());
+  redo.addEventListener("click", () => drawing.redo());
+  clear.addEventListener("click", () => drawing.clear());
   find("tools").addEventListener("change", ({ target }) => {
     if (!(target instanceof HTMLInputElement)) return;
     Object.assign(drawing, { [target.name]: target.value });
@@ -198,21 +162,18 @@ function listenToTools() {
 }
 
 function listenForFiles() {
-  for (const [button, input] of [
-    ["choose", "file"],
-    ["photograph", "camera"],
-  ]) {
-    const chooser = /** @type {HTMLInputElement} */ (find(input));
+  for (const [button, input] of [["choose", "file"], ["photograph", "camera"]]) {
+    const chooser = find(input);
     find(button).addEventListener("click", () => chooser.click());
     chooser.addEventListener("change", () => {
-      void readFile(chooser.files?.[0]);
+      readFile(chooser.files?.[0]);
       chooser.value = ""; // so that the same file can be chosen again
     });
   }
   document.addEventListener("paste", (event) => {
     if (!(event.target instanceof HTMLInputElement)) takeFrom(event.clipboardData);
   });
-  for (const name of /** @type {const} */ (["dragover", "dragleave", "drop"])) {
+  for (const name of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(name, (event) => {
       event.preventDefault(); // else the browser opens the picture instead of the page
       document.body.classList.toggle("dropping", name === "dragover");
@@ -222,13 +183,13 @@ function listenForFiles() {
 }
 
 function listenToProblems() {
-  const retry = () => (backend ? void readLatest() : location.reload());
+  const retry = () => (backend ? readLatest() : location.reload());
   find("retry").addEventListener("click", retry);
   window.addEventListener("online", () => !find("retry").hidden && retry());
   find("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    apiKey = /** @type {HTMLInputElement} */ (find("key")).value.trim();
-    void readLatest();
+    apiKey = find("key").value.trim();
+    readLatest();
   });
 }
 
@@ -241,12 +202,11 @@ async function start() {
   try {
     backend = await openBackend(showLoading);
   } catch (error) {
-    showProblem(toProblem(error));
-    return;
+    return showProblem(toProblem(error));
   }
   makeBars(backend.classNames);
   showBackend(backend);
   await readLatest();
 }
 
-void start();
+start();

@@ -11,12 +11,8 @@ addEventListener("install", (event) => {
 
 addEventListener("activate", (event) => {
   const isFormer = (name) => name.startsWith(KIND) && name !== NAME;
-  const removeFormer = async () => {
-    const former = (await caches.keys()).filter(isFormer);
-    await Promise.all(former.map((name) => caches.delete(name)));
-    await clients.claim();
-  };
-  event.waitUntil(removeFormer());
+  const remove = (names) => Promise.all(names.filter(isFormer).map((name) => caches.delete(name)));
+  event.waitUntil(caches.keys().then(remove).then(() => clients.claim()));
 });
 
 addEventListener("fetch", (event) => {

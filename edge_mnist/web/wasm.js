@@ -5,21 +5,15 @@ const REASONS = [null, "blank", "more than one digit"];
 const N_PIXELS = 28 * 28;
 const PAGE_BYTES = 65_536; // of WebAssembly's memory
 
-/**
- * Compile the picture path and the network.
- *
- * @param {BufferSource} wasm the content of edge_mnist.wasm
- * @param {Uint8Array} [network] what edge_mnist/exporting/c/data.py writes of a model
- */
+// Compile the picture path and the network. `wasm`: the content of edge_mnist.wasm; `network`: what
+// edge_mnist/exporting/c/data.py writes of a model.
 export async function openWasm(wasm, network = new Uint8Array()) {
-  const { memory, __heap_base, ...functions } = /** @type {any} */ (
-    (await WebAssembly.instantiate(wasm)).instance.exports
-  );
+  const { instance } = await WebAssembly.instantiate(wasm);
+  const { memory, __heap_base, ...functions } = instance.exports;
   const networkAt = Math.ceil(__heap_base.value / 8) * 8;
   const answerAt = networkAt + Math.ceil(network.length / 8) * 8; // image and reason
   const freeAt = answerAt + N_PIXELS + 8;
 
-  /** @param {number} endAt */
   const reach = (endAt) => {
     const missing = endAt - memory.buffer.byteLength;
     if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES));
@@ -28,13 +22,7 @@ export async function openWasm(wasm, network = new Uint8Array()) {
   new Uint8Array(memory.buffer).set(network, networkAt);
   if (network.length) functions.edge_mnist_open_network(networkAt);
 
-  /**
-   * Bring the ink of one digit to 28 x 28 levels, 0 = background, 255 = full ink.
-   *
-   * @param {{height: number, width: number, data: Uint8Array}} grey
-   * @param {string} framing `digit`, `ink` or `whole`
-   * @returns {{image: Uint8Array, reason: string | null}}
-   */
+  /** Bring the ink of a picture to 28 x 28 levels, 0 = background; `framing` as above. */
   const read = ({ height, width, data }, framing) => {
     const scratchAt = freeAt + data.length;
     const scratchBytes = functions.edge_mnist_scratch_size(width, height);
@@ -48,7 +36,7 @@ export async function openWasm(wasm, network = new Uint8Array()) {
     return { image, reason: REASONS[reason] };
   };
 
-  /** Compute the logits of an image, equal to onnxruntime's. @param {Uint8Array} image */
+  /** Compute the logits of an image, equal to onnxruntime's. */
   const computeLogits = (image) => {
     const [nClasses, scratchBytes] = new Uint32Array(memory.buffer, networkAt, 2);
     const scratchAt = freeAt + 4 * nClasses;
