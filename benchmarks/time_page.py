@@ -2,7 +2,7 @@
 
     python benchmarks/time_page.py [--model default]
 
-The line is simulated by the browser, with the numbers of "Fast 3G" in its tools: 180,000 bytes/s and
+The browser simulates the line, with the numbers of "Fast 3G" in its tools: 180,000 bytes/s and
 562.5 ms for each request. The cache is off. Time counts from the navigation to the answer to an
 example that is drawn as soon as the page is ready. Beside the page of one file stands the same page
 with onnxruntime-web (``--runtime ort``). A drawn answer is picture path and network in WebAssembly,
