@@ -13,10 +13,10 @@
 
 enum { HEADER_BYTES = 8 };
 
-/* Most pictures are small, so that many are read in a second; few have more pixels than 512 x 512. */
+/* Most pictures are small, so that many are read in a second; few have more pixels than 300 x 300. */
 static int choose_size(const uint8_t *data, int *width, int *height) {
-    int limit = data[0] == 77 ? 4097 : data[0] % 64 == 14 ? 256 : 48;
-    int most = data[0] == 77 && data[6] == 77 ? 4096 * 4096 : 512 * 512;
+    int limit = data[0] == 77 ? 4097 : data[0] % 64 == 14 ? 128 : 40;
+    int most = data[0] == 77 && data[6] == 77 ? 4096 * 4096 : 300 * 300;
     *width = (data[1] | data[2] << 8) % limit;
     *height = (data[3] | data[4] << 8) % limit;
     if (*width && *height > most / *width) *height = most / *width;
@@ -32,10 +32,20 @@ static int choose_stride(const uint8_t *data, int width) {
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+/* Fill the picture with the rest of the input, over and over. */
+static void fill_levels(const uint8_t *data, size_t size, uint8_t *grey, size_t n) {
+    for (size_t i = 0, at = 0; i < n; i++) {
+        grey[i] = size ? data[at] : 0;
+        if (++at >= size) at = 0;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
+    uint8_t data[HEADER_BYTES] = {0};
     edge_mnist_answer answer;
     int width, height;
-    if (size <= HEADER_BYTES) return -1;
+    size_t n_header = size < HEADER_BYTES ? size : HEADER_BYTES;
+    for (size_t i = 0; i < n_header; i++) data[i] = input[i];
     int has_pixels = choose_size(data, &width, &height), stride = choose_stride(data, width);
     int framing = data[6] % 4, is_upward = data[7] & 1, is_cut = data[7] & 2;
     size_t scratch_size = edge_mnist_scratch_size(width, height);
@@ -43,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size_t last_row = has_pixels ? (size_t)(height - 1) * (size_t)stride : 0;
     size_t n = has_pixels ? last_row + (size_t)width : 0;
     uint8_t *grey = malloc(n ? n : 1), *scratch = malloc(scratch_size ? scratch_size : 1);
-    for (size_t i = 0; i < n; i++) grey[i] = data[HEADER_BYTES + i % (size - HEADER_BYTES)];
+    fill_levels(input + n_header, size - n_header, grey, n);
     int error = edge_mnist_read_framed(is_upward ? grey + last_row : grey, width, height,
                                        is_upward ? -stride : stride, framing, &answer, scratch,
                                        scratch_size);

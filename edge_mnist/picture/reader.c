@@ -675,8 +675,9 @@ static int subtract_background(plane levels, uint32_t *sums, uint8_t *line, aren
     uint32_t width = levels.width, height = levels.height, side = isqrt(width * height), gains[256];
     uint32_t close_radius = max_u32(3, 14 * side / 100) / 2, radius = max_u32(1, side / 40);
     uint32_t n_ring = radius + 2; /* closed rows that the blur has read and that are not used yet */
-    closing state = {levels, {0}, {0}};
+    closing state;
     blur smoothing;
+    state.source = levels;
     int error = open_blur(width, height, radius, sums, &smoothing, &memory);
     if (!error) error = open_dilation(width, close_radius, &state.first, &memory);
     if (!error) error = open_dilation(width, close_radius, &state.second, &memory);

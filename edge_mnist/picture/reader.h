@@ -43,7 +43,7 @@ size_t edge_mnist_scratch_size(int width, int height);
 /* The size of a scratch buffer for the frames of a camera, from 64 x 64 to 320 x 240: for paper with
  * writing, in shadow and with noise. Only what is dotted all over with hundreds of specks needs more,
  * and gives EDGE_MNIST_ERROR_SCRATCH. */
-#define EDGE_MNIST_CAMERA_SCRATCH_BYTES(width, height) ((width) * (height) * 13 / 8 + 4096)
+#define EDGE_MNIST_CAMERA_SCRATCH_BYTES(width, height) ((width) * (height) * 13 / 8 + 3584)
 
 /* Find the ink of one digit and bring it to the form of an MNIST image.
  *
