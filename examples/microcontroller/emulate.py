@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 HERE = Path(__file__).parent
 COMMON = ("-ffreestanding", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 BARE = ("-std=c99", "-nostdlib")
+TIMEOUT_S = 600  # of an emulator; a program that runs astray prints without end
+# What the programs print, each with a hexadecimal number.
 PRINTED = (
     "class", "score", "confidence", "instructions", "stack", "selftest", "error", "reason",
 )  # fmt: skip
-TIMEOUT_S = 600  # of an emulator; a program that runs astray prints without end
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,9 @@ def emulate(
     """
     sources = (HERE / "main.c", folder / "edge_mnist.c", folder / "edge_mnist_selftest.c")
     options = (optimize, f"-I{folder}", *(f"-D{one}" for one in defines))
-    values, flash_bytes, ram_bytes = _run(board, sources, options, {"images.h": _write_images(images)})
+    values, flash_bytes, ram_bytes = _run(
+        board, sources, options, {"images.h": _write_images(images)}
+    )
     scores = np.array(values["score"], np.uint32).view(np.int32).reshape(len(images), -1)
     return Run(
         labels=values["class"],
@@ -206,7 +209,7 @@ def emulate_camera(
 def _run(
     board: Board, sources: tuple[Path, ...], options: tuple[str, ...], headers: dict[str, str]
 ) -> tuple[dict[str, list[int]], int, int]:
-    """Compile and run; return the printed numbers by name, the bytes of flash, and of static RAM."""
+    """Compile and run; return what was printed, by name, and the bytes of flash and static RAM."""
     with tempfile.TemporaryDirectory() as name:
         target = Path(name)
         for header, text in headers.items():
