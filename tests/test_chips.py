@@ -75,15 +75,18 @@ def test_an_emulated_chip_computes_the_scores(
 def take_frames(width: int, height: int) -> NDArray[np.uint8]:
     """Draw what a camera sees: ten digits, an empty sheet, two digits; in shadow, with noise."""
     generator = np.random.default_rng(width)
-    sheets = [np.asarray(draw_digit(digit, generator), np.float32) for digit in range(10)]
-    sheets += [np.full((160, 160), 255.0, np.float32), np.hstack([sheets[0], sheets[8]])]
     frames = []
-    for sheet in sheets:
-        frame = Image.fromarray(sheet).resize((width, height), Image.Resampling.BOX)
+    for digits in (*((digit,) for digit in range(10)), (), (3, 4)):
+        paper = Image.new("L", (width, height), 255)
+        side = min(height, width // max(1, len(digits)))
+        for place, digit in enumerate(digits):
+            sheet = draw_digit(digit, generator).resize((side, side), Image.Resampling.BOX)
+            paper.paste(sheet, (place * side, (height - side) // 2))
         edge = generator.uniform(0.3, 0.9) * width
-        light = 0.55 + 0.45 / (1 + np.exp((np.arange(width) - edge) / 8))
-        noisy = (np.asarray(frame) * 0.6 + 60) * light + generator.normal(0, 4, (height, width))
-        frames.append(np.clip(noisy, 0, 255).astype(np.uint8))
+        light = 0.7 + 0.3 / (1 + np.exp((np.arange(width) - edge) / (0.1 * width)))
+        noise = generator.normal(0, 4, (height, width))
+        levels = (np.asarray(paper, np.float32) * 0.6 + 60) * light + noise
+        frames.append(np.clip(levels, 0, 255).astype(np.uint8))
     return np.stack(frames)
 
 
@@ -99,7 +102,7 @@ def test_a_camera_s_frames_are_read_in_40_kilobytes(
     assert run.errors == [0] * len(frames)
     expected = [Predictor(folder / INT8_NAME).predict(frame) for frame in frames]
     assert [REASONS[reason] for reason in run.reasons] == [one.reason for one in expected]
-    assert {"blank", "more than one digit"} < {one.reason for one in expected}
+    assert {None, "more than one digit"} <= {one.reason for one in expected}
     digits = [-1 if one.digit is None else one.digit for one in expected]
     assert run.labels == digits
     assert digits[:10] == list(range(10))
