@@ -168,9 +168,12 @@ def make_router(
     name = name_model(engine.predictor.info)
     router, model = APIRouter(prefix="/v2", tags=["KServe v2"]), APIRouter()
     _add_descriptions(model, name, len(engine.predictor.info.class_names), settings.max_pictures)
-    model.post("/infer", openapi_extra=describe_infer(example))(
-        _make_infer(engine, settings, metrics, name)
+    add_infer = model.post(
+        "/infer",
+        openapi_extra=describe_infer(example),
+        responses={200: {"content": {"application/octet-stream": {}}}},
     )
+    add_infer(_make_infer(engine, settings, metrics, name))
 
     @router.get("")
     async def server_metadata() -> dict[str, Any]:
