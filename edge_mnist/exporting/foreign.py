@@ -90,6 +90,10 @@ class OnnxNetwork:
             message = f"the network {self.name} does not run on {shape}: {one_line(error)}"
             raise ModelError(message) from error
 
+    def compare_statistics(self, inputs: NDArray[Any]) -> float | None:  # noqa: ARG002
+        """Return None: most files have their batch normalisation folded into convolutions."""
+        return None
+
     def to_body(self, example: NDArray[Any]) -> onnx.ModelProto:
         """Return the network's graph, as ``graph.attach_contract`` takes it, for any batch size.
 

@@ -297,7 +297,9 @@ def attach_contract(
     # An image whose values only have to be scaled already is a quantised tensor: one node makes
     # pixels of it, and replaces a quantised body's own QuantizeLinear and DequantizeLinear.
     is_scaled_only = head.nodes[-1].op_type == "DequantizeLinear"
-    head.nodes[-1].output[0] = _cut_input_quantizer(graph) if is_scaled_only else BODY_INPUT
+    factor = convention.scale / convention.stds[0]
+    pixels = _cut_input_quantizer(graph, factor) if is_scaled_only else BODY_INPUT
+    head.nodes[-1].output[0] = pixels
     tail = _Nodes("score")
     scores = BODY_OUTPUT
     if output == "probabilities" or temperature != 1:
@@ -623,17 +625,41 @@ def _drop_bias_zeros(graph: onnx.GraphProto) -> None:
     _drop_unused(graph)
 
 
-def _cut_input_quantizer(graph: onnx.GraphProto) -> str:
-    """Remove the quantizer of the body's input, if any; return the name that pixels then have."""
+def _cut_input_quantizer(graph: onnx.GraphProto, factor: float) -> str:
+    """Remove the quantizer of a body's input where it changes nothing; return the pixels' name.
+
+    Args:
+        graph: Of a body whose pixels are the image's values times ``factor``.
+        factor: As above.
+    """
     readers = [node for node in graph.node if BODY_INPUT in node.input]
     if [node.op_type for node in readers] != ["QuantizeLinear"]:
         return BODY_INPUT
     quantize = readers[0]
-    (dequantize,) = (node for node in graph.node if quantize.output[0] in node.input)
-    graph.node.remove(quantize)
-    graph.node.remove(dequantize)
+    others = [node for node in graph.node if quantize.output[0] in node.input]
+    if [node.op_type for node in others] != ["DequantizeLinear"]:  # an operator on 8 bits reads it
+        return BODY_INPUT
+    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    values = np.arange(256, dtype=np.float64) * factor
+    if not np.allclose(_round_trip(values, quantize, constants), values, atol=1e-4 * factor):
+        return BODY_INPUT
+    for node in (quantize, others[0]):
+        graph.node.remove(node)
     _drop_unused(graph)
-    return str(dequantize.output[0])
+    return str(others[0].output[0])
+
+
+def _round_trip(
+    values: NDArray[np.float64], quantize: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]
+) -> NDArray[np.float64]:
+    """Return values after quantisation by a node, and back."""
+    scale = constants.get(quantize.input[1], np.array(np.nan)).astype(np.float64)
+    zero = np.array(0, np.uint8)  # of a node that has none
+    if len(quantize.input) > 2:
+        zero = constants.get(quantize.input[2], zero)
+    limits = np.iinfo(zero.dtype)
+    quantized = np.clip(np.rint(values / scale) + zero, limits.min, limits.max)
+    return np.asarray((quantized - zero) * scale, np.float64)
 
 
 def _cut_output_quantizer(graph: onnx.GraphProto) -> None:

@@ -168,6 +168,33 @@ class TorchNetwork:
             raise _fails_on(self.name, inputs, error) from error
         return _take_tensor(self.name, outputs)
 
+    def compare_statistics(self, inputs: NDArray[Any]) -> float | None:
+        """Compare with the input of the training; see ``convention.Network``."""
+        from torch.nn.modules.batchnorm import _BatchNorm
+
+        given: list[tuple[Any, Any]] = []  # the layer that is called first, and its input
+
+        def note(layer: "nn.Module", arguments: tuple[Any, ...]) -> None:
+            if not given:
+                given.append((layer, arguments[0]))
+
+        layers = [one for one in self.module.modules() if isinstance(one, _BatchNorm)]
+        handles = [one.register_forward_pre_hook(note) for one in layers]
+        try:
+            if layers and self.batch_size is None:  # a fixed batch holds few images
+                convention.run_batches(self, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not given or given[0][0].running_mean is None:
+            return None
+        layer, values = given[0]
+        axes = [0, *range(2, values.ndim)]
+        mean, std = values.mean(axes), (values.var(axes, correction=0) + layer.eps).sqrt()
+        kept_std = (layer.running_var + layer.eps).sqrt()
+        shift = (mean - layer.running_mean).abs() / kept_std
+        return float((shift + (std / kept_std).log().abs()).mean())
+
     def to_body(self, example: NDArray[Any]) -> onnx.ModelProto:
         """Return its graph for any batch size; see ``Network``.
 
@@ -254,6 +281,10 @@ class ProgramNetwork:
             rows = _take_tensor(self.name, outputs)
             parts.append(rows[:1] if is_single and len(rows) == 2 else rows)
         return np.concatenate(parts)
+
+    def compare_statistics(self, inputs: NDArray[Any]) -> float | None:  # noqa: ARG002
+        """Return None: the exported program has its batch normalisation no more as a layer."""
+        return None
 
     def to_body(self, example: NDArray[Any]) -> onnx.ModelProto:
         """Return its graph for any batch size; see ``Network``.
