@@ -48,6 +48,7 @@ class Recipe:
         outlier_weight: Of their loss beside that of the labelled images.
         handwriting_share: Further images in a batch that are drawn from the pen strokes of
             UNIPEN's digits, as a share of it; 0 trains without UNIPEN.
+        coarse_share: Share of those that are as in a scan of few pixels.
         letter_share: Share of the outliers that are letters and signs of UNIPEN; counts only
             beside a ``handwriting_share``.
         thin_share: Further images in a batch that are redrawn in thin strokes, as a share of it.
@@ -104,6 +105,7 @@ class Recipe:
     outlier_share: float = 0.0
     outlier_weight: float = 0.3
     handwriting_share: float = 0.0
+    coarse_share: float = 0.0
     letter_share: float = 0.0
     thin_share: float = 0.0
     teacher: str = ""
@@ -146,6 +148,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "outlier_share": (0, 1),
     "outlier_weight": (0, 1000),
     "handwriting_share": (0, 1),
+    "coarse_share": (0, 1),
     "letter_share": (0, 1),
     "thin_share": (0, 1),
     "teacher_share": (0, 1),
