@@ -230,23 +230,21 @@ _FOR_PICTURES: dict[str, Any] = {
     "wide_share": 0.06,
     "stroke_share": 0.12,
     "tone_share": 0.15,
-    "outlier_share": 0.16,
 }
 # How others than MNIST's writers write, and what is no digit in their hands.
-_HANDWRITING: dict[str, Any] = {
-    "handwriting_share": 0.35,
-    "letter_share": 0.6,
-    "thin_share": 0.04,
-}
+_HANDWRITING: dict[str, Any] = {"coarse_share": 0.15, "thin_share": 0.04}
 _RELEASED = (
     Recipe(
         name="default",
         epochs=40,
+        outlier_share=0.16,
+        handwriting_share=0.35,
+        letter_share=0.6,
+        thin_share=0.04,
         teacher=MAX_INT8,
         bfloat16=True,
         **_SMALL_WARPS,
         **_FOR_PICTURES,
-        **_HANDWRITING,
     ),
     Recipe(
         name="nano",
@@ -260,7 +258,20 @@ _RELEASED = (
         elastic_px=0.4,
         stroke_share=0.06,
     ),
-    Recipe(name="max", network="max", epochs=40, stroke_share=0.12, dropout=0.3, bfloat16=True),
+    Recipe(
+        name="max",
+        network="max",
+        epochs=20,
+        dropout=0.3,
+        wide_share=0.06,
+        stroke_share=0.12,
+        tone_share=0.08,
+        outlier_share=0.1,
+        handwriting_share=0.4,
+        letter_share=0.7,
+        bfloat16=True,
+        **_HANDWRITING,
+    ),
     Recipe(name="fast", epochs=5),
 )
 _OTHER_DATA = (
