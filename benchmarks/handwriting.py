@@ -137,7 +137,7 @@ def main() -> None:
     except DataError as error:
         parser.error(str(error))
     print("$", shlex.join(["python", *sys.argv]))
-    for path in find_models([Path(model) for model in arguments.models]):
+    for path in find_models(arguments.models):
         predictor = Predictor(path)
         print(f"\n{path}, rejected below {predictor.info.rejection_threshold:.3f}")
         print(f"{'':24}  {'n':>6}    right  right, accepted  rejected")

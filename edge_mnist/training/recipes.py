@@ -257,6 +257,12 @@ _RELEASED = (
         shift_px=1.5,
         elastic_px=0.4,
         stroke_share=0.06,
+        # Less of what is no digit of MNIST than the others: so few weights hold no more.
+        outlier_share=0.1,
+        outlier_weight=0.2,
+        handwriting_share=0.25,
+        letter_share=0.7,
+        thin_share=0.04,
     ),
     Recipe(
         name="max",
