@@ -257,7 +257,7 @@ _RELEASED = (
         shift_px=1.5,
         elastic_px=0.4,
         stroke_share=0.06,
-        # Less of what is no digit of MNIST than the others: so few weights hold no more.
+        # Smaller shares than the other released recipes', so that so few weights keep MNIST.
         outlier_share=0.1,
         outlier_weight=0.2,
         handwriting_share=0.25,
