@@ -31,6 +31,7 @@ EXPORTED = (
     "TorchScript, traced, batch 1",
     "ONNX NHWC, batch 1",
     "ONNX opset 8, batch 1",
+    "ONNX int8, QLinear operators",
 )
 MEASURED = (
     "DataParallel prefix",
@@ -118,6 +119,30 @@ def test_a_statement_is_compared_with_the_measurement(digits: Dataset) -> None:
     source = open_source(network, digits, stated)
     assert source.measured is not None
     assert source.measured.stated
+
+
+def test_batch_normalisation_tells_the_input_of_the_training(digits: Dataset) -> None:
+    """Also where the network answers better under another convention, as after a hasty training."""
+    torch.manual_seed(0)
+    layer = torch.nn.BatchNorm2d(1)
+    network = torch.nn.Sequential(layer, *strangers.Conv())
+    strangers.train_network(network, strangers.mnist_scale, digits, 1000, 4)
+    scaled = layer.weight.data / 0.3081
+    with torch.no_grad():  # pixels 0..1 now give what MNIST's scale gave
+        layer.bias += (scaled - layer.weight) * layer.running_mean / layer.running_var.sqrt()
+        layer.bias -= scaled * 0.1307 / layer.running_var.sqrt()
+        layer.weight.copy_(scaled)
+    measured = open_source(network, digits).measured
+    assert measured is not None
+    assert measured.by_statistics
+    assert "MNIST's mean" in str(measured.convention)
+    with torch.no_grad():  # the same answers with the statistics of other images
+        layer.running_mean -= 20
+        layer.bias -= scaled * 20 / layer.running_var.sqrt()
+    measured = open_source(network, digits).measured
+    assert measured is not None
+    assert not measured.by_statistics
+    assert "0..1" in str(measured.convention)
 
 
 def test_an_onnx_file_needs_no_torch(digits: Dataset, tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ FINALIST_ACCURACY_LOST = 0.08  # a convention this far below the best of the fir
 # to a tenth of it, a network trained for seconds to nine tenths.
 MIN_SHARE_ABOVE_CHANCE = 0.4
 SIGNIFICANT_Z = 2.0  # standard deviations of a difference on the same images
+# Distances by batch normalisation or quantisation; see ``Network.compare_statistics``. Networks
+# trained for seconds came to 0.02 to 0.1 under their own convention, to 0.4 and more under another
+# scale, and to 0.1 to 0.25 under another size of the image, which augmentation may do as well.
+MAX_DISTANCE = 0.5  # further away, the statistics are of other images, those of a pretraining say
+OTHER_INPUT_DISTANCE = 0.25  # this much further than the nearest is not the input of the training
+SAME_DISTANCE_RATIO = 1.2  # distances no further apart than this do not tell two inputs apart
 OWN_SCALE_RATIO = 1.4  # a fitted temperature this near to 1 is that of a network at its own scale
 SCALE_RATIO = 20.0  # fitted temperatures further apart than this tell two scales apart
 MIN_PROBABILITY = 1e-30  # a smaller one counts as this, so that its logarithm is finite
@@ -75,6 +81,22 @@ class Network(Protocol):
 
         Raises:
             ModelError: It fails, or returns anything but one array.
+        """
+        ...
+
+    def compare_statistics(self, inputs: NDArray[Any]) -> float | None:
+        """Return how far inputs are from those of the training, by what the network kept of them.
+
+        The first batch normalisation keeps mean and variance of what it was given in the training,
+        and a quantised input its range.
+
+        Args:
+            inputs: Shape (N, ...), of ``input_dtype``.
+
+        Returns:
+            By batch normalisation: mean over its channels of the distance of the means, in standard
+            deviations, and of the logarithm of the standard deviations. By a range: the clipped
+            part of it, and the logarithm of the largest values. None if nothing was kept.
         """
         ...
 
@@ -344,13 +366,14 @@ class Trial:
         output: What it returned, one of ``OUTPUTS``.
         logits: Its answers, shape (N, classes).
         labels: True classes, shape (N,).
-        temperature: Fitted on them.
+        distance: From the input of the training; see ``Network.compare_statistics``.
     """
 
     convention: PixelConvention
     output: str
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
+    distance: float | None = None
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
@@ -401,6 +424,7 @@ class MeasuredConvention:
         runner_up: The best convention that is not equivalent, in words; None if there is none.
         runner_up_accuracy: Its accuracy on the same images.
         stands_out: Whether the runner-up's accuracy is lower by more than chance.
+        by_statistics: Whether what it kept of the training's input told the convention.
         equivalent: Conventions that give the same answers, in words; the plainest was taken.
         tried: All that was tried, the best first.
     """
@@ -413,6 +437,7 @@ class MeasuredConvention:
     runner_up: str | None
     runner_up_accuracy: float | None
     stands_out: bool
+    by_statistics: bool
     equivalent: tuple[str, ...]
     tried: tuple[TriedConvention, ...] = ()
 
@@ -435,7 +460,9 @@ class MeasuredConvention:
                 f"; runner-up {self.runner_up_accuracy:.2%} ({self.runner_up}), "
                 f"margin {100 * self.margin:.2f} points"
             )
-        if not self.stands_out and not self.stated:
+        if self.by_statistics:
+            lines.append("  its batch normalisation or quantisation fits this input")
+        elif not self.stands_out and not self.stated:
             lines.append("  accuracy alone does not tell these two apart; state it to be sure")
         if self.equivalent:
             shown = "; ".join(self.equivalent[:3]) + ("; ..." if len(self.equivalent) > 3 else "")
@@ -506,6 +533,7 @@ def measure_convention(
         str(runner_up.convention) if runner_up else None,
         runner_up.accuracy if runner_up else None,
         runner_up is None or _is_more_accurate(chosen, runner_up),
+        chosen in _keep_near(trials),
         tuple(words),
         tried,
     )
@@ -698,14 +726,24 @@ def name_outputs(outputs: NDArray[np.float32]) -> str:
 def choose(trials: Sequence[Trial]) -> Trial:
     """Choose the convention to keep; ``trials`` come with the plainest first.
 
-    Where accuracy does not tell conventions apart, a rare one is out, and cross-entropy decides: at
-    the network's own scale if that fits one of them, as after most trainings, else at a fitted
-    temperature. Networks almost without a bias answer alike to pixels 0..1 and 0..255; there the
-    temperature is near 1 at the scale of the training, and far from it at the other.
+    What the network kept of the training's input comes first, if anything: one that was trained for
+    seconds may answer better under another convention than its own, and so may one in 8 bits, where
+    clipping raises the contrast.
+
+    Where accuracy does not tell conventions apart, the statistics do, or a rare one is out; then
+    cross-entropy decides: at the network's own scale if that fits one of them, as after most
+    trainings, else at a fitted temperature. Networks almost without a bias answer alike to pixels
+    0..1 and 0..255; there the temperature is near 1 at the scale of the training, and far from it
+    at the other.
     """
+    trials = _keep_near(trials) or trials
     best = max(trials, key=lambda one: one.accuracy)
     tied = [one for one in trials if not _is_more_accurate(best, one)]
-    tied = [one for one in tied if not is_rare(one.convention)] or tied
+    if near := _keep_near(tied):
+        limit = min(map(_get_distance, near)) * SAME_DISTANCE_RATIO
+        tied = [one for one in near if _get_distance(one) <= limit]
+    else:
+        tied = [one for one in tied if not is_rare(one.convention)] or tied
     distances = [abs(math.log(one.temperature)) for one in tied]
     limit = min(distances) + math.log(SCALE_RATIO)
     tied = [one for one, distance in zip(tied, distances, strict=True) if distance <= limit]
@@ -717,6 +755,22 @@ def choose(trials: Sequence[Trial]) -> Trial:
     return next(
         one for one, losses in zip(tied, own, strict=True) if not _is_lower(own[lowest], losses)
     )
+
+
+def _keep_near(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that batch normalisation or quantisation allows, the nearest first.
+
+    Empty if the network kept nothing of its input, or that of other images.
+    """
+    near = sorted(trials, key=_get_distance)
+    if not near or _get_distance(near[0]) > MAX_DISTANCE:
+        return []
+    limit = _get_distance(near[0]) + OTHER_INPUT_DISTANCE
+    return [one for one in near if _get_distance(one) <= limit]
+
+
+def _get_distance(trial: Trial) -> float:
+    return math.inf if trial.distance is None else trial.distance
 
 
 def is_rare(convention: PixelConvention) -> bool:
@@ -764,11 +818,13 @@ def _try(
     labels: NDArray[np.int64],
 ) -> Trial | None:
     """Run a network under a convention; None if it returns numbers that are not finite."""
-    outputs = run_batches(network, convention.to_inputs(images, network.input_dtype))
+    inputs = convention.to_inputs(images, network.input_dtype)
+    outputs = run_batches(network, inputs)
     if not np.isfinite(outputs).all():
         return None
     output = name_outputs(outputs)
-    return Trial(convention, output, to_logits(outputs, output), labels[: len(images)])
+    distance = network.compare_statistics(inputs[:N_FIRST_IMAGES])
+    return Trial(convention, output, to_logits(outputs, output), labels[: len(images)], distance)
 
 
 def _choose_finalists(trials: Sequence[Trial], stated: Statement) -> list[Trial]:
@@ -776,6 +832,7 @@ def _choose_finalists(trials: Sequence[Trial], stated: Statement) -> list[Trial]
     near = [one for one in trials if one.accuracy >= best - FINALIST_ACCURACY_LOST]
     near.sort(key=lambda one: (-one.accuracy, one.loss))
     kept = [one for one in near if not is_rare(one.convention)][:N_FINALISTS]
+    kept += _keep_near(near)[:N_FINALISTS]
     kept += [one for one in near if is_rare(one.convention)][: N_FINALISTS // 2]
     if not stated.is_empty:
         allowed = [one for one in trials if stated.allows(one.convention)]

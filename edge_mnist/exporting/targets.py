@@ -91,7 +91,7 @@ def _export_onnx(
     from edge_mnist.exporting.onnx import export
     from edge_mnist.exporting.sources import Loading, parse_arguments
     from edge_mnist.training.datasets import load_dataset
-    from edge_mnist.validation.gate import Limits
+    from edge_mnist.validation.validate import Limits
 
     data = None
     if dataset is not None:
