@@ -59,7 +59,6 @@ def ask_page(url: str, paths: list[Path], profile: Path) -> list[tuple[Any, ...]
 
     with Page(profile) as page:
         page.show(url)
-        page.open_backend()
         return [brief(page.read_picture(path)) for path in paths]
 
 

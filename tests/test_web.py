@@ -214,6 +214,7 @@ def test_no_network_is_one_line(edge_mnist: Command, tmp_path: Path) -> None:
         (("--target", "web", "--quantize"), "--quantize has no effect with --target web"),
         (("--target", "web", "--runtime", "tf"), "--runtime: expected wasm or ort, got tf"),
         (("--target", "c", "--runtime", "ort"), "--runtime has no effect with --target c"),
+        (("--max-accuracy-lost", "0.1"), "--max-accuracy-lost has no effect without --quantize"),
     ],
 )
 def test_wrong_usage(edge_mnist: Command, options: tuple[str, ...], words: str) -> None:
