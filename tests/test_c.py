@@ -356,8 +356,8 @@ def test_the_network_in_webassembly_has_the_logits_of_onnxruntime(
     noise = np.random.default_rng(2).integers(0, 256, (60, 28, 28)).astype(np.uint8)
     images, _ = draw_golden_images()
     images = np.concatenate([noise, images[:60], noise[:1] * 0])
-    (tmp_path / "pictures").mkdir()
-    paths = [tmp_path / "pictures" / f"{number}.png" for number in range(len(images))]
+    (tmp_path / "png").mkdir()
+    paths = [tmp_path / "png" / f"{number}.png" for number in range(len(images))]
     for picture, image in zip(paths, images, strict=True):
         Image.fromarray(image).save(picture)
     inputs, logits = read_with_node(paths, tmp_path, "whole", path)
