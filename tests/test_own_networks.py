@@ -31,6 +31,7 @@ EXPORTED = (
     "TorchScript, traced, batch 1",
     "ONNX NHWC, batch 1",
     "ONNX opset 8, batch 1",
+    "ONNX int8, QLinear operators",
 )
 MEASURED = (
     "DataParallel prefix",

@@ -26,7 +26,7 @@ FINALIST_ACCURACY_LOST = 0.08  # a convention this far below the best of the fir
 # to a tenth of it, a network trained for seconds to nine tenths.
 MIN_SHARE_ABOVE_CHANCE = 0.4
 SIGNIFICANT_Z = 2.0  # standard deviations of a difference on the same images
-# Distances from the statistics of batch normalisation; see ``Network.compare_statistics``. Networks
+# Distances by batch normalisation or quantisation; see ``Network.compare_statistics``. Networks
 # trained for seconds came to 0.02 to 0.1 under their own convention, to 0.4 and more under another
 # scale, and to 0.1 to 0.25 under another size of the image, which augmentation may do as well.
 MAX_DISTANCE = 0.5  # further away, the statistics are of other images, those of a pretraining say
@@ -86,17 +86,18 @@ class Network(Protocol):
         ...
 
     def compare_statistics(self, inputs: NDArray[Any]) -> float | None:
-        """Return how far the input is from that of the training, by its batch normalisation.
+        """Return how far inputs are from those of the training, by what the network kept of them.
 
-        The first such layer keeps mean and variance of what it was given in the training.
+        The first batch normalisation keeps mean and variance of what it was given in the training,
+        and a quantised input its range.
 
         Args:
             inputs: Shape (N, ...), of ``input_dtype``.
 
         Returns:
-            Mean over its channels of the distance of the means, in standard deviations, and of the
-            logarithm of the standard deviations. None if there is no such layer, or its statistics
-            cannot be had.
+            By batch normalisation: mean over its channels of the distance of the means, in standard
+            deviations, and of the logarithm of the standard deviations. By a range: the clipped
+            part of it, and the logarithm of the largest values. None if nothing was kept.
         """
         ...
 
@@ -433,7 +434,7 @@ class MeasuredConvention:
         runner_up: The best convention that is not equivalent, in words; None if there is none.
         runner_up_accuracy: Its accuracy on the same images.
         stands_out: Whether the runner-up's accuracy is lower by more than chance.
-        by_statistics: Whether the statistics of its batch normalisation told the convention.
+        by_statistics: Whether what it kept of the training's input told the convention.
         equivalent: Conventions that give the same answers, in words; the plainest was taken.
         tried: All that was tried, the best first.
     """
@@ -470,7 +471,7 @@ class MeasuredConvention:
                 f"margin {100 * self.margin:.2f} points"
             )
         if self.by_statistics:
-            lines.append("  its batch normalisation kept the statistics of this input")
+            lines.append("  its batch normalisation or quantisation fits this input")
         elif not self.stands_out and not self.stated:
             lines.append("  accuracy alone does not tell these two apart; state it to be sure")
         if self.equivalent:
@@ -735,8 +736,9 @@ def name_outputs(outputs: NDArray[np.float32]) -> str:
 def choose(trials: Sequence[Trial]) -> Trial:
     """Choose the convention to keep; ``trials`` come with the plainest first.
 
-    Statistics of batch normalisation come first, where there are any: a network trained for seconds
-    may answer better under another convention than under its own.
+    What the network kept of the training's input comes first, if anything: one that was trained for
+    seconds may answer better under another convention than its own, and so may one in 8 bits, where
+    clipping raises the contrast.
 
     Where accuracy does not tell conventions apart, the statistics do, or a rare one is out; then
     cross-entropy decides: at the network's own scale if that fits one of them, as after most
@@ -766,9 +768,9 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
 
 def _keep_near(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials that the statistics of batch normalisation allow, the nearest first.
+    """Return the trials that batch normalisation or quantisation allows, the nearest first.
 
-    Empty if the network has no statistics, or if those are of other images.
+    Empty if the network kept nothing of its input, or that of other images.
     """
     near = sorted(trials, key=_get_distance)
     if not near or _get_distance(near[0]) > MAX_DISTANCE:

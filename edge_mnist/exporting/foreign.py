@@ -4,13 +4,14 @@ Needs onnx and onnxruntime, not PyTorch.
 """
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, inliner
+from onnx import TensorProto, helper, inliner, numpy_helper
 
 from edge_mnist.errors import ModelError, UsageError, one_line
 from edge_mnist.exporting.graph import OPSET, drop_initializers_from_inputs, to_body
@@ -26,7 +27,6 @@ INPUT_TYPES = {
     TensorProto.DOUBLE: np.float64,
 }
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
-QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger")
 Shape = tuple[int | None, ...]
 
 
@@ -71,11 +71,6 @@ class OnnxNetwork:
         except ModelError as error:
             raise ModelError(f"the network {self.name} does not run: {error}") from error
 
-    @property
-    def is_quantized(self) -> bool:
-        """Whether it computes in 8 bits already."""
-        return any(node.op_type in QUANTIZED for node in self.model.graph.node)
-
     def run(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Return what the network returns for a batch; see ``convention.Network``.
 
@@ -90,9 +85,25 @@ class OnnxNetwork:
             message = f"the network {self.name} does not run on {shape}: {one_line(error)}"
             raise ModelError(message) from error
 
-    def compare_statistics(self, inputs: NDArray[Any]) -> float | None:  # noqa: ARG002
-        """Return None: most files have their batch normalisation folded into convolutions."""
-        return None
+    def compare_statistics(self, inputs: NDArray[Any]) -> float | None:
+        """Compare with the range of the quantised input, if it is; see ``convention.Network``.
+
+        Batch normalisation cannot be asked: most files have it folded into convolutions.
+        """
+        readers = [node for node in self.model.graph.node if self.input_name in node.input]
+        if [node.op_type for node in readers] != ["QuantizeLinear"]:
+            return None
+        constants = {one.name: one for one in self.model.graph.initializer}
+        if not constants.keys() >= set(readers[0].input[1:]):
+            return None
+        scale, *zeros = (numpy_helper.to_array(constants[name]) for name in readers[0].input[1:])
+        zero = zeros[0] if zeros else np.array(0, np.uint8)
+        limits = np.iinfo(zero.dtype)
+        low, high = (float(scale) * (limit - int(zero)) for limit in (limits.min, limits.max))
+        least, most = float(inputs.min()), float(inputs.max())
+        clipped = max(low - least, 0) + max(most - high, 0)
+        ratio = max(abs(least), abs(most)) / max(abs(low), abs(high))
+        return clipped / (high - low) + abs(math.log(ratio or math.inf))
 
     def to_body(self, example: NDArray[Any]) -> onnx.ModelProto:
         """Return the network's graph, as ``graph.attach_contract`` takes it, for any batch size.

@@ -36,6 +36,7 @@ OPSET, IR_VERSION = 18, 8  # what an onnxruntime of 2023 opens
 MAX_ERROR = 1e-3  # of the spread of outputs, between a network and its graph
 BODY_INPUT, BODY_OUTPUT, TAIL_INPUT = "pixels", "logits", "tail_input"
 # What may follow the last layer of a network; see ``quantize_body``.
+QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger")
 ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
 TAIL_OPERATORS = (*ACTIVATIONS, "Log", "Clip", "Flatten", "Reshape", "Squeeze", "Identity")
 
@@ -458,6 +459,11 @@ def choose_calibration(images: NDArray[np.uint8], settings: Quantization) -> NDA
     """
     rows = np.random.default_rng(settings.seed).permutation(len(images))[: settings.n_images]
     return images[np.sort(rows)]
+
+
+def is_quantized(body: onnx.ModelProto) -> bool:
+    """Return whether a body computes in 8 bits already."""
+    return any(node.op_type in QUANTIZED for node in body.graph.node)
 
 
 def quantize_body(

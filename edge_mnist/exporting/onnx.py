@@ -30,6 +30,7 @@ from edge_mnist.exporting.graph import (
     attach_contract,
     choose_calibration,
     fold_temperature,
+    is_quantized,
     quantize_body,
 )
 from edge_mnist.exporting.sources import Loading, Source, open_source
@@ -299,6 +300,7 @@ def build_models(source: Source, calibration: Calibration, *, quantize: bool) ->
 
     Raises:
         ModelError: The network cannot be exported or quantised.
+        UsageError: It is quantised already, and should be once more.
     """
     images = source.dataset.train_images[source.training_rows]
     network, convention = source.network, source.convention
@@ -308,6 +310,8 @@ def build_models(source: Source, calibration: Calibration, *, quantize: bool) ->
         rest = fold_temperature(body, rest)
     bodies = [(FLOAT32_NAME, body, "none")]
     if quantize:
+        if is_quantized(body):
+            raise UsageError(f"{network.name} is quantised already; leave --quantize out")
         settings = Quantization()
         inputs = convention.to_inputs(choose_calibration(images, settings), network.input_dtype)
         try:
