@@ -15,6 +15,7 @@ import re
 import sys
 import tempfile
 import time
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -552,6 +554,32 @@ def as_plain_onnx(
     return make
 
 
+def as_int8_onnx(format_name: str) -> Callable[[Path, Dataset], Stranger]:
+    """An ONNX file that its author quantised, with signed 8 bits; its own answers are expected."""
+
+    def make(folder: Path, dataset: Dataset) -> Stranger:
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+        float32 = as_plain_onnx(13)(folder, dataset).source
+        inputs = iter([{"x": unit(dataset.train_images[:300]).numpy()}])
+        path = folder / "int8.onnx"
+        quantize_static(
+            float32,
+            path,
+            types.SimpleNamespace(get_next=lambda: next(inputs, None)),
+            quant_format=QuantFormat[format_name],
+            activation_type=QuantType.QInt8,
+        )
+        session = onnxruntime.InferenceSession(path)
+
+        def predict(images: Images) -> NDArray[np.int64]:
+            return session.run(None, {"x": unit(images).numpy()})[0].argmax(axis=1)
+
+        return Stranger(path, predict)
+
+    return make
+
+
 def as_resnet(channels: int) -> Callable[[Path, Dataset], Stranger]:
     """ResNet-18 of torchvision with one channel, or with its own three."""
 
@@ -789,6 +817,9 @@ CASES = [
     Case("ONNX opset 13, uint8", as_plain_onnx(13, dtype=TensorProto.UINT8), scale="0..255"),
     Case("ONNX opset 17, batch 100", as_plain_onnx(17, batch=100)),
     Case("ONNX opset 21", as_plain_onnx(21)),
+    Case("ONNX int8, QLinear operators", as_int8_onnx("QOperator"), quantize=False),
+    Case("ONNX int8, QDQ", as_int8_onnx("QDQ"), quantize=False),
+    Case("ONNX int8, quantised twice", as_int8_onnx("QDQ"), refusal="quantised already"),
     Case(
         "pickled, not trusted",
         change(pickle_whole(False), distrust),

@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from edge_mnist.training.trainer import Progress
     from edge_mnist.validation.benchmark import BenchReport, bench
     from edge_mnist.validation.c_code import CodeReport, validate_code
-    from edge_mnist.validation.gate import Limits
-    from edge_mnist.validation.validate import ValidationReport, validate
+    from edge_mnist.validation.validate import Limits, ValidationReport, validate
 
     __version__: str
 
@@ -60,8 +59,7 @@ _MODULES = {
     "training.trainer": (("Progress",), "train"),
     "validation.benchmark": (("BenchReport", "bench"), None),
     "validation.c_code": (("CodeReport", "validate_code"), None),
-    "validation.gate": (("Limits",), None),
-    "validation.validate": (("ValidationReport", "validate"), None),
+    "validation.validate": (("Limits", "ValidationReport", "validate"), None),
 }
 _PACKAGES = {"train": "torch", "onnx": "onnx"}  # what an extra is recognised by
 _NAMES = {name: (module, extra) for module, (names, extra) in _MODULES.items() for name in names}

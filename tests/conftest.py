@@ -27,7 +27,7 @@ from edge_mnist.model_file import CHECKPOINT_NAME
 from edge_mnist.training.datasets import Dataset, load_dataset
 from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.run import train
-from edge_mnist.validation.gate import Limits
+from edge_mnist.validation.validate import Limits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 # Small batches gain nothing from a second thread, and lose a lot to it where the cores are shared.

@@ -19,9 +19,8 @@ from edge_mnist.validation.benchmark import (
     recommend,
     to_json,
 )
-from edge_mnist.validation.gate import Limits, check_accuracy_lost
 from edge_mnist.validation.timing import SAME_SPEED, Latency, time_in_turns
-from edge_mnist.validation.validate import validate
+from edge_mnist.validation.validate import Limits, check_accuracy_lost, validate
 
 SHIPPED = shipped_folder() / "default"
 

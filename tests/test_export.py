@@ -21,7 +21,7 @@ from edge_mnist.predictor import Predictor
 from edge_mnist.training.checkpoint import load_checkpoint, load_network
 from edge_mnist.training.datasets import Dataset
 from edge_mnist.training.networks import compute_logits
-from edge_mnist.validation.gate import Check, Limits
+from edge_mnist.validation.validate import Check, Limits
 
 FILES = {
     "MODEL_CARD.md",

@@ -23,8 +23,15 @@ from edge_mnist.model_file import (
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.checkpoint import load_checkpoint
 from edge_mnist.training.datasets import Dataset
-from edge_mnist.validation.gate import Check, Limits, check_accuracy_lost, compare_logits
-from edge_mnist.validation.validate import load_test_data, measure_calibration, validate
+from edge_mnist.validation.validate import (
+    Check,
+    Limits,
+    check_accuracy_lost,
+    compare_logits,
+    load_test_data,
+    measure_calibration,
+    validate,
+)
 
 
 def copy_exports(exports: Path, folder: Path, *names: str) -> Path:

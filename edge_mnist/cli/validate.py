@@ -53,8 +53,7 @@ def validate(
     from edge_mnist.cli import rendering
     from edge_mnist.model_file import find_models, read_model
     from edge_mnist.validation.c_code import is_code_folder
-    from edge_mnist.validation.gate import Limits
-    from edge_mnist.validation.validate import load_test_data
+    from edge_mnist.validation.validate import Limits, load_test_data
     from edge_mnist.validation.validate import validate as validate_models
 
     folders = [name for name in models or [] if is_code_folder(name)]

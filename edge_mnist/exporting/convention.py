@@ -26,7 +26,7 @@ FINALIST_ACCURACY_LOST = 0.08  # a convention this far below the best of the fir
 # to a tenth of it, a network trained for seconds to nine tenths.
 MIN_SHARE_ABOVE_CHANCE = 0.4
 SIGNIFICANT_Z = 2.0  # standard deviations of a difference on the same images
-# Distances from the statistics of batch normalisation; see ``Network.compare_statistics``. Networks
+# Distances by batch normalisation or quantisation; see ``Network.compare_statistics``. Networks
 # trained for seconds came to 0.02 to 0.1 under their own convention, to 0.4 and more under another
 # scale, and to 0.1 to 0.25 under another size of the image, which augmentation may do as well.
 MAX_DISTANCE = 0.5  # further away, the statistics are of other images, those of a pretraining say
@@ -38,13 +38,14 @@ MIN_PROBABILITY = 1e-30  # a smaller one counts as this, so that its logarithm i
 BATCH_SIZES = (2, 1, 64, 32, 128, 100, 16, 256, 8)  # tried in turn on a network of unknown batch
 ROW_ATOL = 1e-3  # of the spread of outputs: what rounding may change, and another batch may not
 FLOAT32 = np.dtype(np.float32)
+Scaling = tuple[float, tuple[float, ...], tuple[float, ...]]  # (image * scale - means) / stds
 OUTPUTS = ("logits", "log-probabilities", "probabilities", "independent probabilities")
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class OutputsError(ModelError):
+class NetworkOutputError(ModelError):
     """A network ran, and returned something else than one row of numbers for each image.
 
     Attributes:
@@ -85,17 +86,18 @@ class Network(Protocol):
         ...
 
     def compare_statistics(self, inputs: NDArray[Any]) -> float | None:
-        """Return how far the input is from that of the training, by its batch normalisation.
+        """Return how far inputs are from those of the training, by what the network kept of them.
 
-        The first such layer keeps mean and variance of what it was given in the training.
+        The first batch normalisation keeps mean and variance of what it was given in the training,
+        and a quantised input its range.
 
         Args:
             inputs: Shape (N, ...), of ``input_dtype``.
 
         Returns:
-            Mean over its channels of the distance of the means, in standard deviations, and of the
-            logarithm of the standard deviations. None if there is no such layer, or its statistics
-            cannot be had.
+            By batch normalisation: mean over its channels of the distance of the means, in standard
+            deviations, and of the logarithm of the standard deviations. By a range: the clipped
+            part of it, and the logarithm of the largest values. None if nothing was kept.
         """
         ...
 
@@ -193,11 +195,15 @@ class PixelConvention:
         return self.std if isinstance(self.std, tuple) else (self.std,)
 
     @property
+    def scaling(self) -> Scaling:
+        """Scale, means and standard deviations."""
+        return self.scale, self.means, self.stds
+
+    @property
     def pixels(self) -> str:
         """The scale in words."""
-        named = (self.scale, self.means, self.stds)
         for scale in SCALES:
-            if named == (scale.scale, scale.means, scale.stds):
+            if scale.scaling == self.scaling:
                 return scale.text
         return f"(image * {self.scale:.6g} - {self.mean}) / {self.std}"
 
@@ -252,6 +258,11 @@ class Scale:
     means: tuple[float, ...] = (0.0,)
     stds: tuple[float, ...] = (1.0,)
     is_rare: bool = False
+
+    @property
+    def scaling(self) -> Scaling:
+        """Scale, means and standard deviations."""
+        return self.scale, self.means, self.stds
 
 
 # The plainest first.
@@ -342,17 +353,17 @@ class Statement:
         return (
             self.layout in (None, candidate.layout)
             and self.inverted in (None, candidate.inverted)
-            and self.scale in (None, (candidate.scale, candidate.means, candidate.stds))
+            and self.scaling in (None, candidate.scaling)
         )
 
     @cached_property
-    def scale(self) -> tuple[float, tuple[float, ...], tuple[float, ...]] | None:
-        """Scale, means and stds that are stated."""
+    def scaling(self) -> Scaling | None:
+        """Scale, means and standard deviations that are stated."""
         if self.mean is not None and self.std is not None:
             return PixelConvention().scale, (self.mean,), (self.std,)
         for scale in SCALES:
             if scale.name == self.input_scale:
-                return scale.scale, scale.means, scale.stds
+                return scale.scaling
         return None
 
 
@@ -423,7 +434,7 @@ class MeasuredConvention:
         runner_up: The best convention that is not equivalent, in words; None if there is none.
         runner_up_accuracy: Its accuracy on the same images.
         stands_out: Whether the runner-up's accuracy is lower by more than chance.
-        by_statistics: Whether the statistics of its batch normalisation told the convention.
+        by_statistics: Whether what it kept of the training's input told the convention.
         equivalent: Conventions that give the same answers, in words; the plainest was taken.
         tried: All that was tried, the best first.
     """
@@ -460,7 +471,7 @@ class MeasuredConvention:
                 f"margin {100 * self.margin:.2f} points"
             )
         if self.by_statistics:
-            lines.append("  its batch normalisation kept the statistics of this input")
+            lines.append("  its batch normalisation or quantisation fits this input")
         elif not self.stands_out and not self.stated:
             lines.append("  accuracy alone does not tell these two apart; state it to be sure")
         if self.equivalent:
@@ -542,11 +553,11 @@ def list_candidates(
     layouts: Sequence[Layout], dtype: np.dtype[Any], stated: Statement
 ) -> Iterator[PixelConvention]:
     """Yield the conventions to try, the plainest first."""
-    scales = [(one.scale, one.means, one.stds) for one in SCALES]
+    scales = [one.scaling for one in SCALES]
     if dtype == np.uint8:
-        scales = [(1.0, (0.0,), (1.0,))]
-    if stated.scale and stated.scale not in scales:
-        scales.append(stated.scale)
+        scales = [PixelConvention(1.0).scaling]
+    if stated.scaling and stated.scaling not in scales:
+        scales.append(stated.scaling)
     seen = set()
     for layout, inverted, (scale, means, stds) in itertools.product(layouts, (False, True), scales):
         if len(means) > layout.channels:
@@ -630,17 +641,17 @@ def check_outputs(name: str, outputs: NDArray[np.float32], n: int, n_classes: in
     """Check that a network returned one row for each image, one number for each class.
 
     Raises:
-        OutputsError: It did not.
+        NetworkOutputError: It did not.
     """
     if outputs.shape == (n, n_classes):
         return
     if outputs.ndim == 2 and len(outputs) == n:
-        raise OutputsError(
+        raise NetworkOutputError(
             f"the network {name} has {outputs.shape[1]} classes: it returns {outputs.shape} for "
             f"{n} images, expected {(n, n_classes)}: one logit for each class of the data set",
             is_near=True,
         )
-    raise OutputsError(
+    raise NetworkOutputError(
         f"the network {name} returns {outputs.shape} for {n} images, expected {(n, n_classes)}: "
         "one row for each image, one number for each class"
     )
@@ -693,7 +704,7 @@ def run_batches(
         full = _repeat(batch, size) if network.batch_size else batch
         outputs = network.run(full)
         if outputs.ndim != 2 or len(outputs) != len(full):
-            raise OutputsError(
+            raise NetworkOutputError(
                 f"the network {network.name} returns {outputs.shape} for {len(full)} images, "
                 "expected one row for each; squeeze() drops a batch of one, flatten(1) keeps it"
             )
@@ -725,8 +736,9 @@ def name_outputs(outputs: NDArray[np.float32]) -> str:
 def choose(trials: Sequence[Trial]) -> Trial:
     """Choose the convention to keep; ``trials`` come with the plainest first.
 
-    Statistics of batch normalisation come first, where there are any: a network trained for seconds
-    may answer better under another convention than under its own.
+    What the network kept of the training's input comes first, if anything: one that was trained for
+    seconds may answer better under another convention than its own, and so may one in 8 bits, where
+    clipping raises the contrast.
 
     Where accuracy does not tell conventions apart, the statistics do, or a rare one is out; then
     cross-entropy decides: at the network's own scale if that fits one of them, as after most
@@ -756,9 +768,9 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
 
 def _keep_near(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials that the statistics of batch normalisation allow, the nearest first.
+    """Return the trials that batch normalisation or quantisation allows, the nearest first.
 
-    Empty if the network has no statistics, or if those are of other images.
+    Empty if the network kept nothing of its input, or that of other images.
     """
     near = sorted(trials, key=_get_distance)
     if not near or _get_distance(near[0]) > MAX_DISTANCE:
@@ -773,9 +785,8 @@ def _get_distance(trial: Trial) -> float:
 
 def is_rare(convention: PixelConvention) -> bool:
     """Return whether a convention is kept only if its accuracy stands out, or if it is stated."""
-    named = (convention.scale, convention.means, convention.stds)
-    rare = [(one.scale, one.means, one.stds) for one in SCALES if one.is_rare]
-    return named in rare or LAYOUTS[convention.layout].fit == "zero-padded"
+    rare = [one.scaling for one in SCALES if one.is_rare]
+    return convention.scaling in rare or LAYOUTS[convention.layout].fit == "zero-padded"
 
 
 def is_equivalent(one: Trial, other: Trial) -> bool:
@@ -901,7 +912,7 @@ def _is_same(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
 
 def _rank(error: ModelError) -> int:
     """Return how far a network came: it failed, returned something odd, or other classes."""
-    if not isinstance(error, OutputsError):
+    if not isinstance(error, NetworkOutputError):
         return 0
     return 2 if error.is_near else 1
 

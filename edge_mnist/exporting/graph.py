@@ -21,19 +21,205 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from edge_mnist.errors import ModelError, one_line
 from edge_mnist.exporting.convention import (
     LAYOUTS,
     MIN_PROBABILITY,
     Layout,
     PixelConvention,
     resize_weights,
+    run_batches,
 )
+from edge_mnist.session import import_onnxruntime, open_session
 
 OPSET, IR_VERSION = 18, 8  # what an onnxruntime of 2023 opens
+MAX_ERROR = 1e-3  # of the spread of outputs, between a network and its graph
 BODY_INPUT, BODY_OUTPUT, TAIL_INPUT = "pixels", "logits", "tail_input"
 # What may follow the last layer of a network; see ``quantize_body``.
+QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger")
 ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
 TAIL_OPERATORS = (*ACTIVATIONS, "Log", "Clip", "Flatten", "Reshape", "Squeeze", "Identity")
+
+
+def to_body(
+    model: onnx.ModelProto,
+    network: Any,
+    example: NDArray[Any],
+    *,
+    traced: int | None = None,
+) -> onnx.ModelProto:
+    """Bring a graph to the form that ``attach_contract`` takes.
+
+    Its input and output get the names that export uses, a fixed batch size is lifted, and
+    onnxruntime folds constants and batch normalisation; what comes out is compared with the
+    network.
+
+    Args:
+        model: A graph with one input and one output, of opset 13 or newer.
+        network: What the graph was made from; see ``convention.Network``.
+        example: Inputs, shape (N, ...), N at least 3.
+        traced: The batch size that PyTorch's exporter ran the network with, if it did. Its graph
+            is optimised already.
+
+    Raises:
+        ModelError: The graph does not compute what the network does at any batch size.
+    """
+    drop_initializers_from_inputs(model)
+    _rename(model.graph, model.graph.input[0].name, BODY_INPUT)
+    _rename(model.graph, model.graph.output[0].name, BODY_OUTPUT)
+    fixed = _fixed_batch(model.graph)
+    expected = run_batches(network, example)
+    reason = ""
+    # A graph may be fixed to the batch that it was traced with although its input does not say so.
+    for lifted in [fixed] if fixed else [None, traced] if traced else [None]:
+        try:
+            free = free_batch(model, lifted)
+            is_optimised = traced and not lifted
+            body = strip(use_global_average_pool(free)) if is_optimised else optimise(free)
+            reason = _compare(body, example, expected)
+        except Exception as failure:  # onnxruntime's exceptions share no base class of their own
+            reason = one_line(failure)
+        if not reason:
+            return body
+    what = f"computes something else than its graph: {reason}"
+    if fixed or traced:
+        what = f"is fixed to a batch of {fixed or traced}, which cannot be lifted: {reason}"
+        what += "; export it with a dynamic batch"
+    raise ModelError(f"the network {network.name} {what}")
+
+
+def _compare(body: onnx.ModelProto, example: NDArray[Any], expected: NDArray[np.float32]) -> str:
+    """Return how a body differs from its network at some batch size, or an empty string."""
+    session = open_session(body.SerializeToString(), provider="cpu")
+    found = [_run(session, example, n) for n in (1, 3, len(example))]
+    if any(one.shape != expected.shape for one in found):
+        return f"outputs of shape {found[0].shape}, expected {expected.shape}"
+    spread = float(np.ptp(expected)) or 1.0
+    error = max(float(np.abs(one - expected).max()) for one in found) / spread
+    return "" if error <= MAX_ERROR else f"outputs differ by {error:.2%} of their spread"
+
+
+def _run(session: Any, inputs: NDArray[Any], n: int) -> NDArray[np.float32]:
+    """Run a body on batches of n."""
+    batches = [inputs[row : row + n] for row in range(0, len(inputs), n)]
+    rows = [session.run(None, {BODY_INPUT: batch})[0] for batch in batches]
+    return np.asarray(np.concatenate(rows), np.float32)
+
+
+def drop_initializers_from_inputs(model: onnx.ModelProto) -> None:
+    """Remove weights from the inputs, where files of IR version 3 have to list them too."""
+    graph = model.graph
+    model.ir_version = max(model.ir_version, 4)
+    weights = {one.name for one in graph.initializer}
+    kept = [value for value in graph.input if value.name not in weights]
+    del graph.input[:]
+    graph.input.extend(kept)
+
+
+def _rename(graph: onnx.GraphProto, name: str, new: str) -> None:
+    """Rename a tensor wherever it stands; another one of the new name makes way."""
+    if name == new:
+        return
+    taken = {new: f"{new}_", name: new}
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = taken.get(value.name, value.name)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, one in enumerate(names):
+                names[place] = taken.get(one, one)
+
+
+def _fixed_batch(graph: onnx.GraphProto) -> int | None:
+    size = int(graph.input[0].type.tensor_type.shape.dim[0].dim_value)
+    return size if size > 0 else None
+
+
+def free_batch(model: onnx.ModelProto, fixed: int | None) -> onnx.ModelProto:
+    """Return a copy of a graph whose batch is free.
+
+    Where a constant shape begins with the batch, or a multiple of it, its first entry becomes free.
+
+    Args:
+        model: Any graph with one input and one output.
+        fixed: The batch size that it was written for; None if it is free already.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    if fixed:
+        copy.graph.input[0].type.tensor_type.shape.dim[0].dim_value = fixed
+        copy = _free_shapes(copy, fixed)
+    for value in (copy.graph.input[0], copy.graph.output[0]):
+        dims = value.type.tensor_type.shape.dim
+        if dims:
+            dims[0].dim_param = "batch"
+    return copy
+
+
+def _free_shapes(model: onnx.ModelProto, fixed: int) -> onnx.ModelProto:
+    with contextlib.suppress(Exception):  # without shapes fewer constants are recognised
+        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    graph = model.graph
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.value_info, *graph.input, *graph.output)
+    }
+    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    depends = {graph.input[0].name}
+    for place, node in enumerate(graph.node):
+        if not depends.intersection(node.input):
+            continue
+        depends.update(node.output)
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        target = [int(size) for size in constants[node.input[1]]]
+        before, after = shapes.get(node.input[0], []), shapes.get(node.output[0], [])
+        target = _resolve(target, before, after)
+        if target and target[0] > 0 and target[0] % fixed == 0 and -1 not in target:
+            name = f"free_shape_{place}"
+            shape = np.array([-1, *target[1:]], np.int64)
+            graph.initializer.append(numpy_helper.from_array(shape, name))
+            node.input[1] = name
+    del graph.value_info[:]
+    return model
+
+
+def _resolve(target: list[int], before: list[int], after: list[int]) -> list[int]:
+    """Replace the -1 and 0 of a Reshape's target by sizes, where they are known."""
+    if -1 in target and all(after) and len(after) == len(target):
+        return after
+    if 0 in target and all(before) and len(before) >= len(target):
+        return [size or before[axis] for axis, size in enumerate(target)]
+    return target
+
+
+def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Let onnxruntime fold constants and batch normalisation; only standard operators come out."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = Path(folder) / "optimised.onnx"
+        options.optimized_model_filepath = str(path)
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        optimised = onnx.load(path)
+    _flatten_biases(optimised.graph)
+    return strip(optimised)
+
+
+def _flatten_biases(graph: onnx.GraphProto) -> None:
+    """Take the 1 off the shape (1, n) of a Gemm's bias, which the quantizer cannot do with."""
+    biases = {
+        node.input[2] for node in graph.node if node.op_type == "Gemm" and len(node.input) > 2
+    }
+    for tensor in graph.initializer:
+        if tensor.name in biases and len(tensor.dims) == 2 and tensor.dims[0] == 1:
+            del tensor.dims[0]
 
 
 def use_global_average_pool(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -112,7 +298,9 @@ def attach_contract(
     # An image whose values only have to be scaled already is a quantised tensor: one node makes
     # pixels of it, and replaces a quantised body's own QuantizeLinear and DequantizeLinear.
     is_scaled_only = head.nodes[-1].op_type == "DequantizeLinear"
-    head.nodes[-1].output[0] = _cut_input_quantizer(graph) if is_scaled_only else BODY_INPUT
+    factor = convention.scale / convention.stds[0]
+    pixels = _cut_input_quantizer(graph, factor) if is_scaled_only else BODY_INPUT
+    head.nodes[-1].output[0] = pixels
     tail = _Nodes("score")
     scores = BODY_OUTPUT
     if output == "probabilities" or temperature != 1:
@@ -271,6 +459,11 @@ def choose_calibration(images: NDArray[np.uint8], settings: Quantization) -> NDA
     """
     rows = np.random.default_rng(settings.seed).permutation(len(images))[: settings.n_images]
     return images[np.sort(rows)]
+
+
+def is_quantized(body: onnx.ModelProto) -> bool:
+    """Return whether a body computes in 8 bits already."""
+    return any(node.op_type in QUANTIZED for node in body.graph.node)
 
 
 def quantize_body(
@@ -438,17 +631,41 @@ def _drop_bias_zeros(graph: onnx.GraphProto) -> None:
     _drop_unused(graph)
 
 
-def _cut_input_quantizer(graph: onnx.GraphProto) -> str:
-    """Remove the quantizer of the body's input, if any; return the name that pixels then have."""
+def _cut_input_quantizer(graph: onnx.GraphProto, factor: float) -> str:
+    """Remove the quantizer of a body's input where it changes nothing; return the pixels' name.
+
+    Args:
+        graph: Of a body whose pixels are the image's values times ``factor``.
+        factor: As above.
+    """
     readers = [node for node in graph.node if BODY_INPUT in node.input]
     if [node.op_type for node in readers] != ["QuantizeLinear"]:
         return BODY_INPUT
     quantize = readers[0]
-    (dequantize,) = (node for node in graph.node if quantize.output[0] in node.input)
-    graph.node.remove(quantize)
-    graph.node.remove(dequantize)
+    others = [node for node in graph.node if quantize.output[0] in node.input]
+    if [node.op_type for node in others] != ["DequantizeLinear"]:  # an operator on 8 bits reads it
+        return BODY_INPUT
+    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    values = np.arange(256, dtype=np.float64) * factor
+    if not np.allclose(_round_trip(values, quantize, constants), values, atol=1e-4 * factor):
+        return BODY_INPUT
+    for node in (quantize, others[0]):
+        graph.node.remove(node)
     _drop_unused(graph)
-    return str(dequantize.output[0])
+    return str(others[0].output[0])
+
+
+def _round_trip(
+    values: NDArray[np.float64], quantize: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]
+) -> NDArray[np.float64]:
+    """Return values after quantisation by a node, and back."""
+    scale = constants.get(quantize.input[1], np.array(np.nan)).astype(np.float64)
+    zero = np.array(0, np.uint8)  # of a node that has none
+    if len(quantize.input) > 2:
+        zero = constants.get(quantize.input[2], zero)
+    limits = np.iinfo(zero.dtype)
+    quantized = np.clip(np.rint(values / scale) + zero, limits.min, limits.max)
+    return np.asarray((quantized - zero) * scale, np.float64)
 
 
 def _cut_output_quantizer(graph: onnx.GraphProto) -> None:

@@ -1,8 +1,8 @@
-"""What can be exported besides this package's own checkpoints: other people's networks.
+"""What can be exported: this package's own checkpoints and other people's networks.
 
-A Python class with its weights, a pickled module, a program of torch.export, TorchScript, or an
-ONNX file (``foreign``), each as a ``Network``. PyTorch is imported where it is needed: an ONNX file
-needs none.
+A checkpoint, a Python class with its weights, a pickled module, a program of torch.export,
+TorchScript, or an ONNX file (``foreign``), each as a ``Network``. PyTorch is imported where it is
+needed: an ONNX file needs none.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,14 +28,28 @@ from numpy.typing import NDArray
 
 from edge_mnist.errors import EdgeMnistError, ModelError, UsageError, one_line
 from edge_mnist.exporting import convention
-from edge_mnist.exporting.foreign import OnnxNetwork, to_body
-from edge_mnist.exporting.graph import BODY_INPUT, BODY_OUTPUT, OPSET, quiet
+from edge_mnist.exporting.convention import (
+    MeasuredConvention,
+    PixelConvention,
+    Statement,
+    measure_convention,
+    run_batches,
+    to_logits,
+)
+from edge_mnist.exporting.foreign import OnnxNetwork
+from edge_mnist.exporting.graph import BODY_INPUT, BODY_OUTPUT, OPSET, quiet, to_body
 from edge_mnist.machine import require_package
-from edge_mnist.model_file import locate
+from edge_mnist.model_file import CHECKPOINT_NAME, locate
 from edge_mnist.session import import_onnxruntime
+from edge_mnist.training.datasets import Dataset, load_dataset, split_training
+from edge_mnist.training.provenance import TrainingData, record_training_data
+from edge_mnist.training.recipes import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from edge_mnist.training.checkpoint import Checkpoint
+    from edge_mnist.training.run import TrainingRun
 
 WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DataParallel and torch.compile
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
@@ -42,6 +57,7 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".ts", ".jit", ".torch
 KERAS_SUFFIXES = (".h5", ".hdf5", ".keras", ".tflite", ".pb")
 N_SHOWN_KEYS = 5
 TRACED_BATCH = 5  # the exporter takes a batch of 1 for a fixed one
+HELD_OUT_SHARE = 1 / 12  # of the training images, where no training has held out any
 
 
 class Network(convention.Network, Protocol):
@@ -123,7 +139,7 @@ class TorchNetwork:
             module = copy.deepcopy(module).cpu().float()
         self.module, self.name, self.kind, self.path = module, name, kind, path
 
-    @property
+    @cached_property
     def weights_sha256(self) -> str:
         """Hash over names and values of the weights, hexadecimal."""
         from edge_mnist.training.checkpoint import hash_weights
@@ -236,7 +252,7 @@ class ProgramNetwork:
         ranges = [one for one in self.program.range_constraints.values() if one.upper < 2**31]
         self._largest = min([int(one.upper) for one in ranges], default=1 << 31)
 
-    @property
+    @cached_property
     def weights_sha256(self) -> str:
         """Hash over names and values of the weights, hexadecimal."""
         from edge_mnist.training.checkpoint import hash_weights
@@ -336,6 +352,179 @@ class ScriptNetwork(TorchNetwork):
         except Exception as error:  # the exporter raises anything
             raise _cannot_export(self.name, error) from error
         return to_body(onnx.load_from_string(buffer.getvalue()), self, example)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A network to export, and what is known about it.
+
+    Attributes:
+        network: As its author wrote it; never changed.
+        convention: The input that it expects.
+        output: What it returns, one of ``convention.OUTPUTS``.
+        dataset: Calibrates, quantises and validates.
+        training_rows: Rows of the training images that the network learned from, for all we know.
+        held_out_rows: The other rows.
+        trained_on: What is recorded of the data set of the training: ``dataset`` for all we know.
+        checkpoint: The checkpoint that it comes from, or None.
+        measured: How the convention was found; None for a checkpoint.
+    """
+
+    network: Network
+    convention: PixelConvention
+    output: str
+    dataset: Dataset
+    training_rows: NDArray[np.int64]
+    held_out_rows: NDArray[np.int64]
+    trained_on: TrainingData
+    checkpoint: "Checkpoint | None" = None
+    measured: MeasuredConvention | None = None
+
+    def compute_logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the untouched network under its convention.
+
+        Args:
+            images: Shape (N, 28, 28), uint8.
+
+        Returns:
+            Logits before the temperature, shape (N, classes), float32.
+
+        Raises:
+            ModelError: The network fails, or returns numbers that are not finite.
+        """
+        network, rows = self.network, []
+        for start in range(0, len(images), 1000):  # 60,000 of 3 x 32 x 32 take 0.7 GB
+            inputs = self.convention.to_inputs(images[start : start + 1000], network.input_dtype)
+            rows.append(run_batches(network, inputs, batch_size=1000))
+        logits = to_logits(np.concatenate(rows), self.output)
+        if not np.isfinite(logits).all():
+            raise ModelError(f"the network {network.name} returns numbers that are not finite")
+        return logits
+
+
+def open_source(
+    source: "nn.Module | TrainingRun | str | os.PathLike[str] | None",
+    dataset: Dataset | None,
+    stated: PixelConvention | Statement | None = None,
+    *,
+    force: bool = False,
+    loading: Loading | None = None,
+    data_dir: Path | None = None,
+    offline: bool = False,
+) -> Source:
+    """Return the network to export with its data set; see ``onnx.export``.
+
+    Raises:
+        UsageError: A network comes without a data set, or a checkpoint with a convention.
+        ModelError: The checkpoint cannot be used, or its classes are not the data set's.
+    """
+    if isinstance(source, str | os.PathLike) and is_foreign(source):
+        network = open_network(source, loading or Loading())
+        dataset = dataset or load_dataset("mnist", data_dir=data_dir, offline=offline)
+        return _measure(network, dataset, stated, force=force)
+    if loading is not None and loading != Loading():
+        raise UsageError("weights, arguments and trust are for a network that comes as a file")
+    require_package("torch", "train")
+    from torch import nn
+
+    if isinstance(source, nn.Module):
+        if dataset is None:
+            raise UsageError("a network is exported with a data set: export(network, dataset)")
+        return _measure(TorchNetwork(source, type(source).__name__), dataset, stated, force=force)
+    if force or stated not in (None, Statement()):
+        raise UsageError(
+            "a convention, and force, are for a network; a checkpoint of ours takes pixels in 0..1"
+        )
+    return _open_checkpoint(source, dataset, data_dir=data_dir, offline=offline)
+
+
+def _open_checkpoint(
+    source: "TrainingRun | str | os.PathLike[str] | None",
+    dataset: Dataset | None,
+    *,
+    data_dir: Path | None,
+    offline: bool,
+) -> Source:
+    """Return a checkpoint's network; see ``open_source``."""
+    from edge_mnist.training.checkpoint import load_checkpoint, load_network
+    from edge_mnist.training.run import TrainingRun, find_checkpoint
+
+    path = None
+    if isinstance(source, TrainingRun):
+        checkpoint, dataset = source.checkpoint, dataset or source.dataset
+        path = Path(source.result.folder) / CHECKPOINT_NAME if source.result.folder else None
+    else:
+        path = find_checkpoint(source)
+        checkpoint = load_checkpoint(path)
+    recipe, trained_on = checkpoint.recipe, checkpoint.trained_on
+    dataset = dataset or load_dataset(recipe.dataset, data_dir=data_dir, offline=offline)
+    if dataset.class_names != checkpoint.class_names:
+        raise ModelError(
+            f"the {len(checkpoint.class_names)} classes of the checkpoint are not the "
+            f"{len(dataset.class_names)} of the data set {dataset.name}"
+        )
+    if trained_on.sha256 in ("", dataset.sha256):
+        trained_on = record_training_data(dataset)
+    return Source(
+        TorchNetwork(load_network(checkpoint), recipe.network, kind="checkpoint", path=path),
+        PixelConvention(),
+        "logits",
+        dataset,
+        *split_training(dataset, recipe),
+        trained_on,
+        checkpoint,
+    )
+
+
+def _measure(
+    network: Network,
+    dataset: Dataset,
+    stated: PixelConvention | Statement | None,
+    *,
+    force: bool,
+) -> Source:
+    """Return somebody else's network, its convention measured; see ``open_source``."""
+    if not isinstance(stated, Statement):
+        stated = Statement(convention=stated)
+    labels, held_out = dataset.train_labels, dataset.held_out
+    if held_out is None:
+        is_published = dataset.validation_rows is None and not dataset.split_by_content
+        # Those are split by scikit-learn, which is not there where PyTorch is not.
+        if network.kind == "onnx" and is_published:
+            held_out = _hold_out(labels, HELD_OUT_SHARE)
+        else:
+            _, held_out = split_training(dataset, Recipe(name=""))
+    measured = measure_convention(
+        network, dataset.train_images, labels, len(dataset.class_names), stated=stated, force=force
+    )
+    return Source(
+        network,
+        measured.convention,
+        measured.output,
+        dataset,
+        np.setdiff1d(np.arange(len(labels)), held_out),
+        held_out,
+        record_training_data(dataset),
+        measured=measured,
+    )
+
+
+def _hold_out(labels: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """Choose rows of every class in proportion, the same every time; at least one of each class.
+
+    Args:
+        labels: True classes, shape (N,).
+        share: Of the rows, 0..1.
+
+    Returns:
+        Row numbers, sorted.
+    """
+    generator = np.random.default_rng(0)
+    chosen = []
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        chosen.append(rows[: max(1, round(share * len(rows)))])
+    return np.sort(np.concatenate(chosen))
 
 
 def is_foreign(source: str | os.PathLike[str]) -> bool:
@@ -723,7 +912,7 @@ def _take_tensor(name: str, outputs: Any) -> NDArray[np.float32]:
     """Return the only tensor of what a network returned.
 
     Raises:
-        OutputsError: There are several, or none.
+        NetworkOutputError: There are several, or none.
     """
     import torch
 
@@ -732,12 +921,12 @@ def _take_tensor(name: str, outputs: Any) -> NDArray[np.float32]:
     if isinstance(outputs, list | tuple) and len(outputs) == 1:
         outputs = outputs[0]
     if isinstance(outputs, list | tuple):
-        raise convention.OutputsError(
+        raise convention.NetworkOutputError(
             f"the network {name} returns {len(outputs)} outputs, expected one with a number for "
             "each class; wrap it in a module that returns that one"
         )
     if not isinstance(outputs, torch.Tensor):
-        raise convention.OutputsError(
+        raise convention.NetworkOutputError(
             f"the network {name} returns {type(outputs).__name__}, expected a tensor"
         )
     return np.asarray(outputs.detach().float().cpu().numpy(), np.float32)

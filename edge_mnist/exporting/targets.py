@@ -84,6 +84,8 @@ def _export_onnx(
     dataset: str | None = None,
     **options: Any,
 ) -> TargetResult:
+    if max_accuracy_lost is not None and not quantize:
+        raise UsageError("--max-accuracy-lost has no effect without --quantize")
     if not (source and source.endswith(".onnx")):  # PyTorch is not needed for somebody's ONNX file
         require_package("torch", "train")
     require_package("onnx", "onnx")
@@ -91,7 +93,7 @@ def _export_onnx(
     from edge_mnist.exporting.onnx import export
     from edge_mnist.exporting.sources import Loading, parse_arguments
     from edge_mnist.training.datasets import load_dataset
-    from edge_mnist.validation.gate import Limits
+    from edge_mnist.validation.validate import Limits
 
     data = None
     if dataset is not None:

@@ -26,8 +26,8 @@ from edge_mnist.model_file import (
     read_model,
 )
 from edge_mnist.session import open_session, provider_of
-from edge_mnist.validation.gate import Limits, check_accuracy_lost
 from edge_mnist.validation.timing import Latency, is_slower, measure_latencies, time_in_turns
+from edge_mnist.validation.validate import Limits, check_accuracy_lost
 
 SIDE_PX = 28  # of an input whose height or width is free
 NUMPY_TYPES = {
