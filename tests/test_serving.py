@@ -801,7 +801,14 @@ def test_a_killed_worker_loses_its_own_requests_and_is_replaced(tmp_path: Path) 
             assert "ReadTimeout" not in lost  # no connection hangs
             for _ in range(8):  # both workers tell the same
                 assert waiting_everywhere(server) == 0
-    assert (tmp_path / "stderr.jsonl").read_text().count("died") == 2
+        victim = find_workers(server)[0]
+        os.kill(victim, signal.SIGSTOP)
+        time.sleep(1.5)  # its supervisor, which asks it every 0.5 s, waits for its answer
+        os.kill(victim, signal.SIGKILL)
+        killed = time.monotonic()
+        wait_for(lambda: len(find_workers(server)) == 2)
+        assert time.monotonic() - killed < 40  # a worker may take 60 s to answer
+    assert (tmp_path / "stderr.jsonl").read_text().count("died") == 3
 
 
 def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:

@@ -130,8 +130,8 @@ class Engine:
         batch, self._pending = self._pending[:LOOP_BATCH], self._pending[LOOP_BATCH:]
         if self._pending:
             asyncio.get_running_loop().call_soon(self._predict_pending)
-        # Read one after the other: where each request reads its own, server and decoder displace
-        # each other's code from the processor's cache, and reading takes up to three times as long.
+        # Read one after the other: where each request read its own, server and decoder displaced
+        # each other's code from the processor's cache, and reading took nearly twice as long.
         inputs, answers = [], []
         for picture, answer in batch:
             image = _find_mnist_image(picture)

@@ -13,20 +13,15 @@ function quote(text) {
   return `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
-// Each field has its element, and adds what it says to a request: address, headers, body.
-function makeParameter(parameter) {
-  const { name, schema } = parameter;
-  const input = make("input", { value: schema.enum?.[0] ?? "", placeholder: schema.default ?? "" });
+// Each field has its element, and adds what it says to a request: query, headers, body.
+function makeParameter({ name, schema, description }) {
+  const input = make("input", { placeholder: schema.default ?? "" });
   const label = make("label", {}, `${name} `, input);
-  if (parameter.description) label.append(make("br"), parameter.description);
+  if (description) label.append(make("br"), description);
   return {
     element: label,
     apply(request) {
-      if (parameter.in === "path") {
-        request.url.pathname = request.url.pathname.replace(encodeURI(`{${name}}`), encodeURIComponent(input.value));
-      } else if (input.value) {
-        request.url.searchParams.set(name, input.value);
-      }
+      if (input.value) request.url.searchParams.set(name, input.value);
     },
   };
 }
