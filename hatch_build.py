@@ -7,6 +7,7 @@ one that is built with HATCH_BUILD_NO_HOOKS=true, which any machine can install.
 import os
 import platform
 import shutil
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -64,6 +65,7 @@ def compile_reader(root: Path, folder: Path) -> Path:
         MODULE,
         [str(root / SOURCES / name) for name in ("_reader.c", "reader.c")],
         extra_compile_args=["/std:c11"] if os.name == "nt" else ["-std=c99", "-O3", "-g0"],
+        extra_link_args=["-s"] if sys.platform == "linux" else [],  # the wheel has little room
         py_limited_api=True,
     )
     command = build_ext(Distribution({"ext_modules": [extension]}))
