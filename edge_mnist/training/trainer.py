@@ -132,9 +132,9 @@ class Trainer:
         if self.handwriting:
             held_out = self.handwriting.split.validation
             self.validation_handwriting = self.handwriting.draw_held_out(held_out)
-        self._make_pools(dataset.train_images[train], dataset.train_labels[train])
         self.batch_size = min(recipe.batch_size, len(self.images))
         self.steps = len(self.images) // self.batch_size
+        self._make_pools(dataset.train_images[train], dataset.train_labels[train])
 
         self.teacher = Teacher(recipe, dataset.class_names) if recipe.teacher else None
         torch.manual_seed(recipe.seed)
@@ -211,12 +211,12 @@ class Trainer:
             self.labelled_pools.append((digits, n))
             self.outlier_pools.append((self.handwriting.make_letter_pool(recipe.seed), n_letters))
         self.drawn_outliers: ExtraImages | None = None  # of all epochs
-        if n_outliers - n_letters:
-            drawn = draw_outliers(images, N_OUTLIERS, seed=recipe.seed)
-            unlabelled = np.full(N_OUTLIERS, -1, np.int64)
-            self.drawn_outliers = self._to_device(
-                LabelledImages(drawn, unlabelled), n_outliers - n_letters
-            )
+        if n := n_outliers - n_letters:
+            # A short training does not wait for more of them than it has places for.
+            n_drawn = min(N_OUTLIERS, n * self.steps * recipe.epochs)
+            drawn = draw_outliers(images, n_drawn, seed=recipe.seed)
+            unlabelled = np.full(n_drawn, -1, np.int64)
+            self.drawn_outliers = self._to_device(LabelledImages(drawn, unlabelled), n)
 
     def _to_device(self, drawn: LabelledImages, n: int) -> ExtraImages:
         images, labels = torch.from_numpy(drawn.images), torch.from_numpy(drawn.labels)
