@@ -58,6 +58,16 @@ class Limits:
     label_changes: int = 0
     accuracy_lost: float = 0.001
 
+    def __post_init__(self) -> None:
+        """Refuse limits that no model could keep.
+
+        Raises:
+            UsageError: One is negative or NaN.
+        """
+        for name, limit in vars(self).items():
+            if not limit >= 0:
+                raise UsageError(f"{name}: expected 0 or more, got {limit}")
+
 
 @dataclass(frozen=True)
 class Check:
