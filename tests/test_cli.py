@@ -74,6 +74,8 @@ def test_script_and_entry_point(tmp_path: Path, drawings: list[Path]) -> None:
         ["train", "--epochs", "0"],
         ["train", "--seed", "-1"],
         ["train", "--resume", "--overwrite"],
+        ["train", "--epochs", "1", "--set", "epochs=2"],
+        ["train", "--output", "one", "--out", "two"],
         ["validate", "nano", "--self-test", "--offline"],
     ],
 )
