@@ -1,8 +1,8 @@
-/* Fuzzing of reader.c with libFuzzer: any size up to 4096, stride, framing and scratch size.
+/* Fuzzing of reader.c with libFuzzer: any size from 0 to 4096, stride, framing and scratch size.
  *
- *     clang-14 -g -O2 -fsanitize=fuzzer,address,undefined tests/fuzz_reader.c \
- *         edge_mnist/picture/reader.c -o fuzz_reader
- *     ./fuzz_reader -runs=1000000 -max_len=4096
+ *     clang-14 -g -O2 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+ *         tests/fuzz_reader.c edge_mnist/picture/reader.c -o fuzz_reader
+ *     ./fuzz_reader -runs=1000000 -max_len=4096 -timeout=30
  *
  * The picture lies in a buffer of its exact extent, so that AddressSanitizer sees every read outside
  * it; where the input ends, its levels are repeated.
@@ -13,24 +13,52 @@
 
 enum { HEADER_BYTES = 8 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+/* Most pictures are small, so that many are read in a second; few have more pixels than 300 x 300. */
+static int choose_size(const uint8_t *data, int *width, int *height) {
+    int limit = data[0] == 77 ? 4097 : data[0] % 64 == 14 ? 128 : 40;
+    int most = data[0] == 77 && data[6] == 77 ? 4096 * 4096 : 300 * 300;
+    *width = (data[1] | data[2] << 8) % limit;
+    *height = (data[3] | data[4] << 8) % limit;
+    if (*width && *height > most / *width) *height = most / *width;
+    return *width && *height;
+}
+
+/* Rows that lie apart, rows that overlap, and one row for all. */
+static int choose_stride(const uint8_t *data, int width) {
+    switch (data[7] >> 2 & 3) {
+    case 0: return data[5] * 17;
+    case 1: return 0;
+    default: return width + data[5] % 9;
+    }
+}
+
+/* Fill the picture with the rest of the input, over and over. */
+static void fill_levels(const uint8_t *data, size_t size, uint8_t *grey, size_t n) {
+    for (size_t i = 0, at = 0; i < n; i++) {
+        grey[i] = size ? data[at] : 0;
+        if (++at >= size) at = 0;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
+    uint8_t data[HEADER_BYTES] = {0};
     edge_mnist_answer answer;
-    if (size <= HEADER_BYTES) return -1;
-    /* Most are small, and none has more pixels than 512 x 512, so that many are read in a second. */
-    int limit = data[0] == 255 ? 4097 : data[0] % 16 == 0 ? 256 : 48;
-    int width = (data[1] | data[2] << 8) % limit, height = (data[3] | data[4] << 8) % limit;
-    if (width && height > (512 * 512) / width) height = (512 * 512) / width;
-    int stride = width + data[5] % 9, framing = data[6] % 4, is_upward = data[7] & 1;
+    int width, height;
+    size_t n_header = size < HEADER_BYTES ? size : HEADER_BYTES;
+    for (size_t i = 0; i < n_header; i++) data[i] = input[i];
+    int has_pixels = choose_size(data, &width, &height), stride = choose_stride(data, width);
+    int framing = data[6] % 4, is_upward = data[7] & 1, is_cut = data[7] & 2;
     size_t scratch_size = edge_mnist_scratch_size(width, height);
-    if (data[7] & 2) scratch_size = scratch_size * data[5] / 255;
-    size_t n = width && height ? (size_t)(height - 1) * (size_t)stride + (size_t)width : 0;
+    if (is_cut) scratch_size = scratch_size * data[5] / 255;
+    size_t last_row = has_pixels ? (size_t)(height - 1) * (size_t)stride : 0;
+    size_t n = has_pixels ? last_row + (size_t)width : 0;
     uint8_t *grey = malloc(n ? n : 1), *scratch = malloc(scratch_size ? scratch_size : 1);
-    for (size_t i = 0; i < n; i++) grey[i] = data[HEADER_BYTES + i % (size - HEADER_BYTES)];
-    const uint8_t *first = is_upward && n ? grey + (size_t)(height - 1) * (size_t)stride : grey;
-    int error = edge_mnist_read_framed(first, width, height, is_upward ? -stride : stride, framing,
-                                       &answer, scratch, scratch_size);
+    fill_levels(input + n_header, size - n_header, grey, n);
+    int error = edge_mnist_read_framed(is_upward ? grey + last_row : grey, width, height,
+                                       is_upward ? -stride : stride, framing, &answer, scratch,
+                                       scratch_size);
     if (!error && (answer.reason < 0 || answer.reason > 2)) abort();
-    if (error == EDGE_MNIST_ERROR_SCRATCH && !(data[7] & 2)) abort(); /* the stated size suffices */
+    if (error == EDGE_MNIST_ERROR_SCRATCH && !is_cut) abort(); /* the stated size suffices */
     free(grey);
     free(scratch);
     return 0;

@@ -10,14 +10,20 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
+from edge_mnist import Predictor
 from edge_mnist.exporting.c import export_c
 from edge_mnist.exporting.c.layers import read_network
 from edge_mnist.exporting.c.simulation import compute_scores
+from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.model_file import INT8_NAME, read_model
 from edge_mnist.training.datasets import Dataset
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "microcontroller" / "emulate.py"
+CAMERA_RAM_BYTES = 40_000
+REASONS = (None, "blank", "more than one digit", "not a digit")
 MULTIPLY_ADDS = {"nano": 284_864, "default": 1_773_712}
 
 
@@ -64,6 +70,58 @@ def test_an_emulated_chip_computes_the_scores(
     expected = compute_scores(read_network(read_model(folder / INT8_NAME)), images)
     assert np.array_equal(run.scores, expected)
     assert max(run.confidences) <= 65536
+
+
+def take_frames(width: int, height: int) -> NDArray[np.uint8]:
+    """Draw what a camera sees: ten digits, an empty sheet, two digits; in shadow, with noise."""
+    generator = np.random.default_rng(width)
+    frames = []
+    for digits in (*((digit,) for digit in range(10)), (), (3, 4)):
+        paper = Image.new("L", (width, height), 255)
+        side = min(height, width // max(1, len(digits)))
+        for place, digit in enumerate(digits):
+            sheet = draw_digit(digit, generator).resize((side, side), Image.Resampling.BOX)
+            paper.paste(sheet, (place * side, (height - side) // 2))
+        edge = generator.uniform(0.3, 0.9) * width
+        light = 0.7 + 0.3 / (1 + np.exp((np.arange(width) - edge) / (0.1 * width)))
+        noise = generator.normal(0, 4, (height, width))
+        levels = (np.asarray(paper, np.float32) * 0.6 + 60) * light + noise
+        frames.append(np.clip(levels, 0, 255).astype(np.uint8))
+    return np.stack(frames)
+
+
+@pytest.mark.parametrize("size", [(160, 120), (96, 96)])
+@pytest.mark.parametrize("name", ["mps2-an386", "mps2-an500"])
+def test_a_camera_s_frames_are_read_in_40_kilobytes(
+    code: dict[tuple[str, str], Path], name: str, size: tuple[int, int]
+) -> None:
+    """The program is linked for that much RAM; stack and working memory stay within it."""
+    board, frames, folder = find_board(name), take_frames(*size), code["default", "speed"]
+    run = emulate.emulate_camera(folder, board, frames, ram_bytes=CAMERA_RAM_BYTES)
+    assert run.ram_bytes + run.stack_bytes < CAMERA_RAM_BYTES
+    assert run.errors == [0] * len(frames)
+    expected = [Predictor(folder / INT8_NAME).predict(frame) for frame in frames]
+    assert [REASONS[reason] for reason in run.reasons] == [one.reason for one in expected]
+    assert {None, "more than one digit"} <= {one.reason for one in expected}
+    digits = [-1 if one.digit is None else one.digit for one in expected]
+    assert run.labels == digits
+    assert digits[:10] == list(range(10))
+    confidences = np.array([one.confidence for one in expected])
+    assert np.abs(np.array(run.confidences) / 65536 - confidences).max() < 0.001
+
+
+def test_a_fault_ends_the_program(tmp_path: Path) -> None:
+    """Not a start all over again, which would never end."""
+    board = emulate.BOARDS["microbit"]
+    find_board("microbit")
+    source, program = tmp_path / "fault.c", tmp_path / "fault.elf"
+    source.write_text("int main(void) { return *(volatile int *)0xF0000001; }\n")
+    script, start = EXAMPLE.with_name(board.script), EXAMPLE.with_name(board.start)
+    command = [board.compiler, *board.flags, "-T", script, start, source, "-o", program]
+    subprocess.run(command, check=True)
+    ended = subprocess.run([*board.emulator, program], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 1
+    assert "fault" in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize(

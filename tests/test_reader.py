@@ -228,7 +228,7 @@ def test_fuzzing_finds_nothing(tmp_path: Path) -> None:
     sources = [ROOT / "tests" / "fuzz_reader.c", FOLDER / "reader.c"]
     program = tmp_path / "fuzz_reader"
     subprocess.run(["clang-14", "-O2", *sanitizers, *sources, "-o", program], check=True)
-    command = [program, "-seed=1", "-runs=1000", "-max_len=512"]
+    command = [program, "-seed=1", "-runs=5000", "-max_len=512"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 

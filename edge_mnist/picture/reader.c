@@ -5,12 +5,15 @@
 #include <limits.h>
 
 #if INT_MAX < 0x7FFFFFFF || SIZE_MAX < 0xFFFFFFFF
+#ifndef ARDUINO /* which compiles every .c of a library, for AVR too */
 #error "the picture path needs int and size_t of at least 32 bits"
 #endif
+typedef int edge_mnist_no_reader; /* C99 has no empty file */
+#else
 
 /* The constants of digit.py and frame.py; tests compare them. */
 #define WORK_SIDE_PX 256u
-#define MAX_SIDE_PX 2048u
+#define MAX_STRIP_PX 2048u
 #define PHOTO_SIDE_PX 100u
 #define FLAT_SIDE_PX 40u
 #define MIN_SIDE_PX 3u
@@ -29,7 +32,6 @@
 #define RESIZE_BITS 22u /* of the fixed-point weights of Pillow's resizing */
 #define BLUR_BITS 24u   /* of the fixed-point weights of Pillow's box blur */
 #define N_DETAILS 511u  /* differences of two levels */
-#define MAX_RUNS 65535u /* runs are numbered in 16 bits */
 
 typedef struct {
     uint8_t *next;
@@ -47,7 +49,15 @@ typedef struct {
     uint32_t width, height;
 } plane;
 
-/* Horizontal runs of pixels, in the order of rows; label is the component that each belongs to. */
+/* A bit for each pixel, the lowest of a word first; those behind the end of a row are 0. */
+typedef struct {
+    uint32_t *words;
+    uint32_t width, height, n_words; /* of a row */
+} bitmap;
+
+/* Horizontal runs of pixels, in the order of rows; label is the component that each belongs to.
+ * They are numbered in 16 bits: of the 67,000 pixels that downscaled_size leaves at most, hardly
+ * more than half can begin one. */
 typedef struct {
     uint16_t *row, *start, *end, *label;
     uint32_t n;
@@ -64,6 +74,8 @@ typedef struct {
 
 static uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static uint32_t max_u32(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
+static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
 static uint32_t isqrt(uint64_t value) {
     uint64_t root = 0, bit = (uint64_t)1 << 62;
@@ -92,6 +104,78 @@ static void *take(arena *memory, size_t size) {
 static void fill(void *target, uint8_t value, size_t n) {
     uint8_t *bytes = target;
     for (size_t i = 0; i < n; i++) bytes[i] = value;
+}
+
+/* ---- bitmaps ---- */
+
+static uint32_t count_bits(uint32_t word) {
+    word -= word >> 1 & 0x55555555u;
+    word = (word & 0x33333333u) + (word >> 2 & 0x33333333u);
+    return ((word + (word >> 4)) & 0x0F0F0F0Fu) * 0x01010101u >> 24;
+}
+
+static uint32_t count_row_words(uint32_t width) { return (width + 31) / 32; }
+
+static int take_bitmap(uint32_t width, uint32_t height, bitmap *mask, arena *memory) {
+    uint32_t n_words = count_row_words(width);
+    bitmap taken = {take(memory, (size_t)4 * n_words * height), width, height, n_words};
+    *mask = taken;
+    return taken.words ? EDGE_MNIST_OK : EDGE_MNIST_ERROR_SCRATCH;
+}
+
+static uint32_t *row_of(bitmap mask, uint32_t y) { return mask.words + (size_t)y * mask.n_words; }
+
+/* Shift a row by a pixel: bit x is that of the pixel to the left, or right, of pixel x. */
+static uint32_t from_left(const uint32_t *row, uint32_t at) {
+    return row[at] << 1 | (at ? row[at - 1] >> 31 : 0);
+}
+
+static uint32_t from_right(const uint32_t *row, uint32_t at, uint32_t n_words) {
+    return row[at] >> 1 | (at + 1 < n_words ? row[at + 1] << 31 : 0);
+}
+
+static void clear_bits(bitmap mask) { fill(mask.words, 0, (size_t)4 * mask.n_words * mask.height); }
+
+static void set_bits(uint32_t *row, uint32_t start, uint32_t end) {
+    for (uint32_t at = start / 32; 32 * at < end; at++) {
+        uint32_t bits = UINT32_MAX;
+        if (32 * at < start) bits <<= start % 32;
+        if (end - 32 * at < 32) bits &= (1u << end % 32) - 1;
+        row[at] |= bits;
+    }
+}
+
+/* Return the first pixel from `start` on that is set, or with `flip` UINT32_MAX not set; `end` if
+ * there is none before it. */
+static uint32_t find_bit(const uint32_t *row, uint32_t start, uint32_t end, uint32_t flip) {
+    uint32_t at = start / 32;
+    if (start >= end) return end;
+    uint32_t word = (row[at] ^ flip) & UINT32_MAX << start % 32;
+    while (!word) {
+        if (32 * ++at >= end) return end;
+        word = row[at] ^ flip;
+    }
+    return min_u32(32 * at + count_bits((word & (0u - word)) - 1), end);
+}
+
+/* Find the next run of set pixels from `*end` on; returns whether there is one before `stop`. */
+static int find_run(const uint32_t *row, uint32_t stop, uint32_t *start, uint32_t *end) {
+    *start = find_bit(row, *end, stop, 0);
+    *end = find_bit(row, *start, stop, UINT32_MAX);
+    return *start < stop;
+}
+
+static void set_where_above(plane levels, uint32_t threshold, bitmap mask) {
+    const uint8_t *pixels = levels.data;
+    for (uint32_t y = 0; y < mask.height; y++) {
+        uint32_t *row = row_of(mask, y);
+        for (uint32_t at = 0; at < mask.n_words; at++) {
+            uint32_t n = min_u32(32, mask.width - 32 * at), word = 0;
+            for (uint32_t i = 0; i < n; i++) word |= (uint32_t)(pixels[i] > threshold) << i;
+            row[at] = word;
+            pixels += n;
+        }
+    }
 }
 
 /* ---- order statistics ---- */
@@ -346,47 +430,104 @@ static int frame_whole(view grey, uint8_t *image, arena memory) {
 
 /* ---- morphology ---- */
 
-static void write_max(const uint8_t *a, const uint8_t *b, uint8_t *restrict target, size_t n) {
-    for (size_t i = 0; i < n; i++) target[i] = a[i] > b[i] ? a[i] : b[i];
+static void raise_to(uint8_t *restrict target, const uint8_t *restrict other, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] = target[i] > other[i] ? target[i] : other[i];
 }
 
-/* Dilate along the rows, then along the columns, by squares of 2 * radius + 1; `line` is as long as
- * a row. Along each axis it is the maximum over the radius + 1 pixels before each one, then over
- * those behind, both by doubling; beyond the border there is nothing. */
-static void dilate(uint8_t *data, size_t stride, uint32_t width, uint32_t height, uint32_t radius,
-                   uint8_t *line) {
-    for (uint32_t y = 0; y < height; y++) {
-        uint8_t *row = data + y * stride;
-        for (int is_behind = 0; is_behind < 2; is_behind++) {
-            for (uint32_t size = 1, step; size < radius + 1; size += step) {
-                step = min_u32(size, radius + 1 - size);
-                if (step >= width) break;
-                for (size_t x = 0; x < width; x++) line[x] = row[x];
-                write_max(line, line + step, is_behind ? row : row + step, width - step);
-            }
-        }
-    }
-    for (uint32_t size = 1, step; size < radius + 1; size += step) {
-        step = min_u32(size, radius + 1 - size);
-        for (uint32_t y = height; y-- > step;) {
-            uint8_t *row = data + y * stride;
+/* A dilation by squares of 2 * radius + 1 that yields its rows from the top; beyond the border there
+ * is nothing. `ring` holds a block of as many rows, each dilated along itself: those of the current
+ * block as they are, the later ones of the block before as the maximum of their own and the rest of
+ * that block. `prefix` is the maximum of the current block's, `line` working memory. */
+typedef struct {
+    uint8_t *ring, *prefix, *line;
+    uint32_t width, radius, n_read;
+} dilation;
+
+static int open_dilation(uint32_t width, uint32_t radius, dilation *state, arena *memory) {
+    size_t n_ring = (size_t)(2 * radius + 1) * width;
+    dilation opened = {take(memory, n_ring), take(memory, width), take(memory, width), width, radius, 0};
+    *state = opened;
+    if (!opened.ring || !opened.prefix || !opened.line) return EDGE_MNIST_ERROR_SCRATCH;
+    fill(opened.ring, 0, n_ring);
+    return EDGE_MNIST_OK;
+}
+
+/* Dilate a row along itself: the maximum over the radius + 1 pixels before each one, then over those
+ * behind, both by doubling. */
+static void dilate_row(uint8_t *row, uint32_t width, uint32_t radius, uint8_t *line) {
+    for (int is_behind = 0; is_behind < 2; is_behind++) {
+        for (uint32_t size = 1, step; size < radius + 1; size += step) {
+            step = min_u32(size, radius + 1 - size);
+            if (step >= width) break;
             for (size_t x = 0; x < width; x++) line[x] = row[x];
-            write_max(line, data + (y - step) * stride, row, width);
-        }
-    }
-    for (uint32_t size = 1, step; size < radius + 1; size += step) {
-        step = min_u32(size, radius + 1 - size);
-        for (uint32_t y = step; y < height; y++) {
-            uint8_t *row = data + (y - step) * stride;
-            for (size_t x = 0; x < width; x++) line[x] = row[x];
-            write_max(line, data + y * stride, row, width);
+            if (is_behind) raise_to(row, line + step, width - step);
+            else raise_to(row + step, line, width - step);
         }
     }
 }
 
-static void invert(plane levels) {
-    size_t n = (size_t)levels.width * levels.height;
-    for (size_t i = 0; i < n; i++) levels.data[i] ^= 255;
+/* Add the next row; NULL stands for one below the last. */
+static void dilation_add(dilation *state, const uint8_t *row) {
+    uint32_t width = state->width, n_block = 2 * state->radius + 1, place = state->n_read++ % n_block;
+    uint8_t *target = state->ring + (size_t)place * width;
+    for (uint32_t x = 0; x < width; x++) target[x] = row ? row[x] : 0;
+    if (row) dilate_row(target, width, state->radius, state->line);
+    if (place == 0) fill(state->prefix, 0, width);
+    raise_to(state->prefix, target, width);
+    if (place + 1 < n_block) return;
+    for (uint32_t i = n_block - 1; i--; target -= width) raise_to(target - width, target, width);
+}
+
+/* Write the row that lies `radius` above the last one that was added. */
+static void dilation_write(const dilation *state, uint8_t *restrict target) {
+    uint32_t width = state->width, place = state->n_read % (2 * state->radius + 1);
+    for (uint32_t x = 0; x < width; x++) target[x] = state->prefix[x];
+    if (place) raise_to(target, state->ring + (size_t)place * width, width);
+}
+
+static int dilate(plane levels, uint32_t radius, arena memory) {
+    dilation state;
+    int error = open_dilation(levels.width, radius, &state, &memory);
+    if (error) return error;
+    for (uint32_t y = 0; y < levels.height; y++) {
+        while (state.n_read <= y + radius) {
+            size_t next = (size_t)state.n_read * levels.width;
+            dilation_add(&state, state.n_read < levels.height ? levels.data + next : NULL);
+        }
+        dilation_write(&state, levels.data + (size_t)y * levels.width);
+    }
+    return EDGE_MNIST_OK;
+}
+
+static void invert_levels(uint8_t *levels, size_t n) {
+    for (size_t i = 0; i < n; i++) levels[i] ^= 255;
+}
+
+/* A grey closing that yields its rows from the top: the dilation of the inverted dilation. */
+typedef struct {
+    plane source;
+    dilation first, second;
+} closing;
+
+/* Write the next row; `line` is working memory. Rows of the source that it has read may change. */
+static void closing_next_row(closing *state, uint32_t y, uint8_t *line, uint8_t *target) {
+    dilation *first = &state->first, *second = &state->second;
+    uint32_t width = state->source.width, height = state->source.height;
+    while (second->n_read <= y + second->radius) {
+        if (second->n_read >= height) {
+            dilation_add(second, NULL);
+            continue;
+        }
+        while (first->n_read <= second->n_read + first->radius) {
+            const uint8_t *row = state->source.data + (size_t)first->n_read * width;
+            dilation_add(first, first->n_read < height ? row : NULL);
+        }
+        dilation_write(first, line);
+        invert_levels(line, width);
+        dilation_add(second, line);
+    }
+    dilation_write(second, target);
+    invert_levels(target, width);
 }
 
 /* ---- the background ---- */
@@ -395,10 +536,9 @@ static void invert(plane levels) {
  * as a window needs or as the picture has, and `sums` the sum over the window of each column, then
  * two rows of working memory. */
 typedef struct {
-    plane source;
     uint8_t *ring;
     uint32_t *sums;
-    uint32_t radius, n_ring, n_read;
+    uint32_t width, height, radius, n_ring, n_read;
 } blur;
 
 static uint32_t blur_ring_rows(uint32_t radius, uint32_t height) {
@@ -411,10 +551,22 @@ static uint8_t blur_weigh(uint32_t sum, uint32_t far, uint32_t radius) {
     return (uint8_t)((sum * weight + far * far_weight + (1u << (BLUR_BITS - 1))) >> BLUR_BITS);
 }
 
-/* Blur a row along x into the ring. */
-static void blur_read_row(blur *state) {
-    uint32_t width = state->source.width, radius = state->radius, last = width - 1, sum = 0;
-    const uint8_t *row = state->source.data + (size_t)state->n_read * width;
+static int open_blur(uint32_t width, uint32_t height, uint32_t radius, uint32_t *sums, blur *state,
+                     arena *memory) {
+    uint32_t n_ring = blur_ring_rows(radius, height);
+    blur opened = {take(memory, (size_t)n_ring * width), sums, width, height, radius, n_ring, 0};
+    *state = opened;
+    return opened.ring ? EDGE_MNIST_OK : EDGE_MNIST_ERROR_SCRATCH;
+}
+
+/* Return whether rows are to be added before row `y` can be written. */
+static int blur_needs_row(const blur *state, uint32_t y) {
+    return state->n_read < min_u32(y + state->radius + 2, state->height);
+}
+
+/* Add the next row: blur it along x into the ring. */
+static void blur_add_row(blur *state, const uint8_t *row) {
+    uint32_t width = state->width, radius = state->radius, last = width - 1, sum = 0;
     uint8_t *target = state->ring + (size_t)(state->n_read % state->n_ring) * width;
     sum = row[0] * (radius + 1);
     for (uint32_t x = 0; x < radius; x++) sum += row[min_u32(x, last)];
@@ -430,15 +582,14 @@ static void blur_read_row(blur *state) {
 }
 
 static const uint8_t *blur_ring_row(const blur *state, uint32_t y) {
-    uint32_t row = min_u32(y, state->source.height - 1) % state->n_ring;
-    return state->ring + (size_t)row * state->source.width;
+    uint32_t row = min_u32(y, state->height - 1) % state->n_ring;
+    return state->ring + (size_t)row * state->width;
 }
 
 /* Write row `y` of the blurred picture; rows are asked for in their order. */
-static void blur_next_row(blur *state, uint32_t y, uint8_t *restrict target) {
-    uint32_t width = state->source.width, radius = state->radius;
+static void blur_next_row(const blur *state, uint32_t y, uint8_t *restrict target) {
+    uint32_t width = state->width, radius = state->radius;
     uint32_t *restrict sums = state->sums;
-    while (state->n_read < min_u32(y + radius + 2, state->source.height)) blur_read_row(state);
     if (y == 0) {
         const uint8_t *first = blur_ring_row(state, 0);
         for (uint32_t x = 0; x < width; x++) sums[x] = first[x] * (radius + 1);
@@ -485,14 +636,21 @@ static int32_t sum_extreme(const uint32_t *histogram, uint32_t n, int step) {
     return sum;
 }
 
-static int is_ink_dark(plane levels, const uint32_t histogram[256], uint8_t *ring, uint32_t *sums,
-                       uint32_t *details, uint8_t *line) {
+/* Return whether the ink is darker than the background, or an error. */
+static int is_ink_dark(plane levels, const uint32_t histogram[256], uint32_t *sums, uint8_t *line,
+                       arena memory) {
     uint32_t n = levels.width * levels.height;
     uint32_t radius = max_u32(2, max_u32(levels.width, levels.height) / 10);
-    blur state = {levels, ring, sums, radius, blur_ring_rows(radius, levels.height), 0};
+    blur state;
+    int error = open_blur(levels.width, levels.height, radius, sums, &state, &memory);
+    uint32_t *details = take(&memory, 2 * N_DETAILS * sizeof *details);
+    if (error || !details) return EDGE_MNIST_ERROR_SCRATCH;
     fill(details, 0, 2 * N_DETAILS * sizeof *details);
     for (uint32_t y = 0; y < levels.height; y++) {
         const uint8_t *row = levels.data + (size_t)y * levels.width;
+        while (blur_needs_row(&state, y)) {
+            blur_add_row(&state, levels.data + (size_t)state.n_read * levels.width);
+        }
         blur_next_row(&state, y, line);
         for (uint32_t x = 0; x < levels.width; x++) { /* in two parts, see count_levels */
             details[(x % 2 ? N_DETAILS : 0) + 255u + row[x] - line[x]]++;
@@ -512,19 +670,53 @@ static int is_ink_dark(plane levels, const uint32_t histogram[256], uint8_t *rin
     return 3 * by_border * contrast + 10 * (darkest - lightest) * range > 0;
 }
 
-/* Turn levels into ink, with `background` of the same size as working memory. */
-static int measure_ink(plane levels, plane background, arena memory) {
+/* Subtract the background of a picture whose background is not flat. */
+static int subtract_background(plane levels, uint32_t *sums, uint8_t *line, arena memory) {
+    uint32_t width = levels.width, height = levels.height, side = isqrt(width * height), gains[256];
+    uint32_t close_radius = max_u32(3, 14 * side / 100) / 2, radius = max_u32(1, side / 40);
+    uint32_t n_ring = radius + 2; /* closed rows that the blur has read and that are not used yet */
+    closing state;
+    blur smoothing;
+    state.source = levels;
+    int error = open_blur(width, height, radius, sums, &smoothing, &memory);
+    if (!error) error = open_dilation(width, close_radius, &state.first, &memory);
+    if (!error) error = open_dilation(width, close_radius, &state.second, &memory);
+    uint8_t *ring = take(&memory, (size_t)n_ring * width);
+    if (error || !ring) return EDGE_MNIST_ERROR_SCRATCH;
+    for (uint32_t level = 0; level < 256; level++) {
+        gains[level] = PAPER_LEVEL * 256 / max_u32(level, MIN_PAPER_LEVEL);
+    }
+    for (uint32_t y = 0; y < height; y++) {
+        while (blur_needs_row(&smoothing, y)) {
+            uint8_t *closed = ring + (size_t)(smoothing.n_read % n_ring) * width;
+            closing_next_row(&state, smoothing.n_read, line, closed);
+            blur_add_row(&smoothing, closed);
+        }
+        blur_next_row(&smoothing, y, line);
+        uint8_t *row = levels.data + (size_t)y * width;
+        const uint8_t *closed = ring + (size_t)(y % n_ring) * width;
+        for (uint32_t x = 0; x < width; x++) {
+            uint32_t paper = min_u32(closed[x], line[x]);
+            uint32_t contrast = paper > row[x] ? paper - row[x] : 0;
+            row[x] = (uint8_t)((contrast * gains[paper] + 128) >> 8);
+        }
+    }
+    return EDGE_MNIST_OK;
+}
+
+/* Turn levels into ink. */
+static int measure_ink(plane levels, arena memory) {
     uint32_t width = levels.width, height = levels.height, n = width * height;
-    uint32_t side = isqrt(n), radius = max_u32(1, side / 40);
     uint32_t *sums = take(&memory, 3 * width * sizeof *sums);
-    uint32_t *details = take(&memory, 2 * N_DETAILS * sizeof *details);
     uint8_t *line = take(&memory, width);
     uint32_t histogram[256];
-    if (!sums || !details || !line) return EDGE_MNIST_ERROR_SCRATCH;
+    if (!sums || !line) return EDGE_MNIST_ERROR_SCRATCH;
     if (n > PHOTO_SIDE_PX * PHOTO_SIDE_PX) binomial_filter(levels, line, (uint16_t *)sums);
     count_levels(levels.data, n, histogram);
-    if (!is_ink_dark(levels, histogram, background.data, sums, details, line)) {
-        invert(levels);
+    int is_dark = is_ink_dark(levels, histogram, sums, line, memory);
+    if (is_dark < 0) return is_dark;
+    if (!is_dark) {
+        invert_levels(levels.data, n);
         count_levels(levels.data, n, histogram);
     }
     view whole = {levels.data, (ptrdiff_t)width, width, height};
@@ -532,34 +724,11 @@ static int measure_ink(plane levels, plane background, arena memory) {
     for (uint32_t level = 0; level < 256; level++) {
         if (level + FLAT_LEVELS >= flat && level <= flat + FLAT_LEVELS) n_flat += histogram[level];
     }
-    if (2 * n_flat > n || n <= FLAT_SIDE_PX * FLAT_SIDE_PX) {
-        for (uint32_t i = 0; i < n; i++) {
-            levels.data[i] = (uint8_t)(flat > levels.data[i] ? flat - levels.data[i] : 0);
-        }
-        return EDGE_MNIST_OK;
+    if (2 * n_flat <= n && n > FLAT_SIDE_PX * FLAT_SIDE_PX) {
+        return subtract_background(levels, sums, line, memory);
     }
-    for (uint32_t i = 0; i < n; i++) background.data[i] = levels.data[i];
-    uint32_t window_radius = max_u32(3, 14 * side / 100) / 2;
-    dilate(background.data, width, width, height, window_radius, line);
-    invert(background);
-    dilate(background.data, width, width, height, window_radius, line);
-    invert(background);
-    uint32_t n_ring = blur_ring_rows(radius, height);
-    uint8_t *ring = take(&memory, (size_t)n_ring * width);
-    if (!ring) return EDGE_MNIST_ERROR_SCRATCH;
-    blur state = {background, ring, sums, radius, n_ring, 0};
-    for (uint32_t level = 0; level < 256; level++) {
-        histogram[level] = PAPER_LEVEL * 256 / max_u32(level, MIN_PAPER_LEVEL);
-    }
-    for (uint32_t y = 0; y < height; y++) {
-        uint8_t *row = levels.data + (size_t)y * width;
-        const uint8_t *closed = background.data + (size_t)y * width;
-        blur_next_row(&state, y, line);
-        for (uint32_t x = 0; x < width; x++) {
-            uint32_t paper = min_u32(closed[x], line[x]);
-            uint32_t contrast = paper > row[x] ? paper - row[x] : 0;
-            row[x] = (uint8_t)((contrast * histogram[paper] + 128) >> 8);
-        }
+    for (uint32_t i = 0; i < n; i++) {
+        levels.data[i] = (uint8_t)(flat > levels.data[i] ? flat - levels.data[i] : 0);
     }
     return EDGE_MNIST_OK;
 }
@@ -582,79 +751,99 @@ static uint32_t choose_threshold(plane ink) {
     return max_u32((noise < 2 * strongest ? 25 : 42) * strongest, 3 * noise) / 100;
 }
 
-/* Flags of a pixel while ruled lines are looked for. */
-enum { INKED = 1, LONG = 2, THICK = 4 };
-
-/* Flag what is at least `window` pixels (made odd) long along one axis; a run that reaches the
- * border continues beyond it. */
-static void flag_runs(plane mask, uint32_t window, int along_rows, uint8_t flag) {
-    uint32_t radius = window / 2, side = along_rows ? mask.width : mask.height;
-    uint32_t n_lines = along_rows ? mask.height : mask.width;
-    size_t step = along_rows ? 1 : mask.width, line_step = along_rows ? mask.width : 1;
-    for (uint32_t line = 0; line < n_lines; line++) {
-        uint8_t *pixels = mask.data + line * line_step;
-        for (uint32_t start = 0, end; start < side; start = end + 1) {
-            end = start;
-            while (end < side && pixels[end * step] & INKED) end++;
-            uint32_t n_borders = (start == 0 ? 1u : 0u) + (end == side ? 1u : 0u);
-            if (end == start || end - start + n_borders * radius < 2 * radius + 1) continue;
-            for (uint32_t at = start; at < end; at++) pixels[at * step] |= flag;
-        }
-    }
-}
-
-/* Tell whether pixels with a flag, but not THICK, lie in more than 90 % of the columns, or rows. */
-static int is_crossed(plane mask, int along_rows, uint8_t flag, uint8_t *restrict crossed) {
-    uint32_t n_crossed = 0, side = along_rows ? mask.width : mask.height;
-    fill(crossed, 0, side);
+/* Set the runs that are at least `window` pixels (made odd) long along one axis; a run that reaches
+ * the border continues beyond it. */
+static void open_along_rows(bitmap mask, uint32_t window, bitmap opened) {
+    uint32_t radius = window / 2;
+    clear_bits(opened);
     for (uint32_t y = 0; y < mask.height; y++) {
-        const uint8_t *restrict row = mask.data + (size_t)y * mask.width;
-        uint8_t any = 0;
-        for (uint32_t x = 0; x < mask.width && along_rows; x++) {
-            crossed[x] |= (row[x] & (flag | THICK)) == flag;
+        for (uint32_t start, end = 0; find_run(row_of(mask, y), mask.width, &start, &end);) {
+            uint32_t n_borders = (start == 0 ? 1u : 0u) + (end == mask.width ? 1u : 0u);
+            if (end - start + n_borders * radius < 2 * radius + 1) continue;
+            set_bits(row_of(opened, y), start, end);
         }
-        for (uint32_t x = 0; x < mask.width && !along_rows; x++) {
-            any |= (row[x] & (flag | THICK)) == flag;
-        }
-        if (!along_rows) crossed[y] = any;
     }
-    for (uint32_t i = 0; i < side; i++) n_crossed += crossed[i];
-    return 10 * n_crossed > 9 * side;
 }
 
-static void remove_ruled_lines(plane mask, uint8_t *crossed) {
-    uint32_t n = mask.width * mask.height, thick = max_u32(5, 3 * isqrt(n) / 100);
-    if (min_u32(mask.width, mask.height) < MIN_RULED_SIDE_PX) return;
-    for (int along_rows = 1; along_rows >= 0; along_rows--) {
-        uint32_t side = along_rows ? mask.width : mask.height;
-        /* Most pictures do not have ink in so many rows or columns. */
-        if (!is_crossed(mask, along_rows, INKED, crossed)) continue;
-        flag_runs(mask, max_u32(9, side / 8), along_rows, LONG);
-        flag_runs(mask, thick, !along_rows, THICK);
-        int is_ruled = is_crossed(mask, along_rows, LONG, crossed);
-        for (uint32_t i = 0; i < n; i++) {
-            uint8_t flags = mask.data[i];
-            mask.data[i] = is_ruled && (flags & (LONG | THICK)) == LONG ? 0 : flags & INKED;
+static void open_along_columns(bitmap mask, uint32_t window, bitmap opened) {
+    uint32_t radius = window / 2, n_words = mask.n_words;
+    clear_bits(opened);
+    for (uint32_t x = 0; x < mask.width; x++) {
+        const uint32_t *column = mask.words + x / 32;
+        uint32_t bit = 1u << x % 32;
+        for (uint32_t start = 0, end; start < mask.height; start = end + 1) {
+            end = start;
+            while (end < mask.height && column[(size_t)end * n_words] & bit) end++;
+            uint32_t n_borders = (start == 0 ? 1u : 0u) + (end == mask.height ? 1u : 0u);
+            if (end == start || end - start + n_borders * radius < 2 * radius + 1) continue;
+            for (uint32_t y = start; y < end; y++) row_of(opened, y)[x / 32] |= bit;
         }
     }
+}
+
+/* Tell whether pixels are set in more than 90 % of the columns, or rows. */
+static int is_crossed(bitmap mask, int along_rows) {
+    uint32_t n_crossed = 0;
+    for (uint32_t at = 0; at < mask.n_words && along_rows; at++) {
+        uint32_t any = 0;
+        for (uint32_t y = 0; y < mask.height; y++) any |= row_of(mask, y)[at];
+        n_crossed += count_bits(any);
+    }
+    for (uint32_t y = 0; y < mask.height && !along_rows; y++) {
+        n_crossed += find_bit(row_of(mask, y), 0, mask.width, 0) < mask.width;
+    }
+    return 10 * n_crossed > 9 * (along_rows ? mask.width : mask.height);
+}
+
+static int remove_ruled_lines(bitmap mask, arena memory) {
+    uint32_t thick = max_u32(5, 3 * isqrt(mask.width * mask.height) / 100);
+    size_t n_words = (size_t)mask.n_words * mask.height;
+    bitmap lines, other;
+    if (min_u32(mask.width, mask.height) < MIN_RULED_SIDE_PX) return EDGE_MNIST_OK;
+    for (int along_rows = 1; along_rows >= 0; along_rows--) {
+        arena here = memory;
+        /* Most pictures do not have ink in so many rows or columns. */
+        if (!is_crossed(mask, along_rows)) continue;
+        if (take_bitmap(mask.width, mask.height, &lines, &here) ||
+            take_bitmap(mask.width, mask.height, &other, &here)) {
+            return EDGE_MNIST_ERROR_SCRATCH;
+        }
+        uint32_t window = max_u32(9, (along_rows ? mask.width : mask.height) / 8);
+        open_along_rows(mask, along_rows ? window : thick, along_rows ? lines : other);
+        open_along_columns(mask, along_rows ? thick : window, along_rows ? other : lines);
+        for (size_t i = 0; i < n_words; i++) lines.words[i] &= ~other.words[i];
+        if (!is_crossed(lines, along_rows)) continue;
+        for (size_t i = 0; i < n_words; i++) mask.words[i] &= ~lines.words[i];
+    }
+    return EDGE_MNIST_OK;
 }
 
 /* Measure the strokes of a mask; their width is 2 * area / outline. */
-static void measure_strokes(plane mask, uint32_t *area, uint32_t *outline) {
-    uint32_t width = mask.width, n = 0, n_inner = 0, n_wide = 0;
+static void measure_strokes(bitmap mask, uint32_t *area, uint32_t *outline) {
+    uint32_t n = 0, n_inner = 0, n_wide = 0, n_words = mask.n_words;
     for (uint32_t y = 0; y < mask.height; y++) {
-        const uint8_t *row = mask.data + (size_t)y * width;
-        const uint8_t *above = y ? row - width : row;
-        const uint8_t *below = y + 1 < mask.height ? row + width : row;
-        int has_above = y > 0, has_below = y + 1 < mask.height;
-        for (uint32_t x = 0; x < width; x++) {
-            if (!row[x]) continue;
-            int has_left = x > 0, has_right = x + 1 < width;
-            int left = has_left && row[x - 1], right = has_right && row[x + 1];
-            n++;
-            n_inner += (above[x] && below[x] && (left || !has_left) && (right || !has_right));
-            n_wide += (has_above && above[x] && ((left && above[x - 1]) || (right && above[x + 1]))) ||
-                      (has_below && below[x] && ((left && below[x - 1]) || (right && below[x + 1])));
+        const uint32_t *row = row_of(mask, y);
+        const uint32_t *above = y ? row - n_words : NULL;
+        const uint32_t *below = y + 1 < mask.height ? row + n_words : NULL;
+        for (uint32_t at = 0; at < n_words; at++) {
+            uint32_t word = row[at], left = from_left(row, at), right = from_right(row, at, n_words);
+            uint32_t inner = word, wide = 0;
+            if (!word) continue;
+            if (above) {
+                inner &= above[at];
+                wide |= above[at] & ((left & from_left(above, at)) |
+                                     (right & from_right(above, at, n_words)));
+            }
+            if (below) {
+                inner &= below[at];
+                wide |= below[at] & ((left & from_left(below, at)) |
+                                     (right & from_right(below, at, n_words)));
+            }
+            if (at == 0) left |= 1; /* what lies beyond the border is no outline */
+            if (at == (mask.width - 1) / 32) right |= 1u << (mask.width - 1) % 32;
+            n += count_bits(word);
+            n_inner += count_bits(inner & left & right);
+            n_wide += count_bits(word & wide);
         }
     }
     uint32_t n_thin = n - n_wide;
@@ -688,14 +877,12 @@ static uint32_t number_sets(uint16_t *parents, uint32_t n) {
     return n_sets;
 }
 
-static int find_runs(plane mask, run_list *runs, arena *memory) {
+static int find_runs(bitmap mask, run_list *runs, arena *memory) {
     uint32_t n = 0;
     for (uint32_t y = 0; y < mask.height; y++) {
-        const uint8_t *row = mask.data + (size_t)y * mask.width;
-        n += row[0];
-        for (uint32_t x = 1; x < mask.width; x++) n += row[x] > row[x - 1];
+        const uint32_t *row = row_of(mask, y);
+        for (uint32_t at = 0; at < mask.n_words; at++) n += count_bits(row[at] & ~from_left(row, at));
     }
-    if (n > MAX_RUNS) return EDGE_MNIST_ERROR_SIZE;
     runs->row = take(memory, n * sizeof(uint16_t));
     runs->start = take(memory, n * sizeof(uint16_t));
     runs->end = take(memory, n * sizeof(uint16_t));
@@ -706,13 +893,8 @@ static int find_runs(plane mask, run_list *runs, arena *memory) {
     }
     runs->n = 0;
     for (uint32_t y = 0; y < mask.height; y++) {
-        const uint8_t *row = mask.data + (size_t)y * mask.width;
         runs->first_of_row[y] = (uint16_t)runs->n;
-        for (uint32_t start = 0, end; start < mask.width; start = end + 1) {
-            while (start < mask.width && !row[start]) start++;
-            end = start;
-            while (end < mask.width && row[end]) end++;
-            if (end == start) continue;
+        for (uint32_t start, end = 0; find_run(row_of(mask, y), mask.width, &start, &end);) {
             runs->row[runs->n] = (uint16_t)y;
             runs->start[runs->n] = (uint16_t)start;
             runs->end[runs->n] = (uint16_t)end;
@@ -853,12 +1035,11 @@ static void find_clutter(component *components, uint32_t n, const run_list *runs
 }
 
 /* Set the mask of the kept components. */
-static void render_mask(const component *components, const run_list *runs, plane mask) {
-    fill(mask.data, 0, (size_t)mask.width * mask.height);
+static void render_mask(const component *components, const run_list *runs, bitmap mask) {
+    clear_bits(mask);
     for (uint32_t run = 0; run < runs->n; run++) {
         if (!components[runs->label[run]].is_kept) continue;
-        uint8_t *row = mask.data + (size_t)runs->row[run] * mask.width;
-        for (uint32_t x = runs->start[run]; x < runs->end[run]; x++) row[x] = 1;
+        set_bits(row_of(mask, runs->row[run]), runs->start[run], runs->end[run]);
     }
 }
 
@@ -883,7 +1064,7 @@ static void join_near(const component *components, const run_list *runs, uint32_
 
 /* Merge the fragments of an interrupted stroke; returns the number of components left. */
 static uint32_t join_fragments(component *components, uint32_t n, run_list *runs, plane ink,
-                               plane mask, uint16_t *numbers) {
+                               bitmap mask, uint16_t *numbers) {
     uint32_t most = 0, n_fragments = 0, area, outline;
     find_clutter(components, n, runs, ink, 1);
     for (uint32_t i = 0; i < n; i++) {
@@ -1014,9 +1195,59 @@ static void find_bounds(const component *components, uint32_t n, component *box)
     }
 }
 
-/* Crop the ink to the mask, and dilate strokes that would be too thin. The mask is used up. */
-static int crop_and_thicken(plane ink, plane mask, const component *box, plane *digit,
-                            arena *memory) {
+/* Dilate by squares of 3; pixels behind the end of a row may be set, too. */
+static void dilate_mask(bitmap mask, uint32_t *before) {
+    uint32_t n_words = mask.n_words;
+    for (uint32_t y = 0; y < mask.height; y++) {
+        uint32_t *row = row_of(mask, y), carried = 0;
+        for (uint32_t at = 0; at < n_words; at++) {
+            uint32_t word = row[at];
+            row[at] |= word << 1 | carried | from_right(row, at, n_words);
+            carried = word >> 31;
+        }
+    }
+    for (uint32_t at = 0; at < n_words; at++) before[at] = 0;
+    for (uint32_t y = 0; y < mask.height; y++) {
+        uint32_t *row = row_of(mask, y);
+        for (uint32_t at = 0; at < n_words; at++) {
+            uint32_t word = row[at];
+            row[at] |= before[at] | (y + 1 < mask.height ? row[at + n_words] : 0);
+            before[at] = word;
+        }
+    }
+}
+
+/* Scale the ink of a box, 0 where the mask is not set, and move it to the front of the plane. */
+static void crop_ink(plane ink, bitmap mask, const component *box, const uint32_t scaled[256]) {
+    uint8_t *target = ink.data;
+    for (uint32_t y = box->top; y < box->bottom; y++) {
+        const uint8_t *levels = ink.data + (size_t)y * ink.width;
+        const uint32_t *row = row_of(mask, y);
+        for (uint32_t x = box->left; x < box->right; x++) {
+            *target++ = row[x / 32] >> x % 32 & 1 ? (uint8_t)scaled[levels[x]] : 0;
+        }
+    }
+}
+
+/* Repeat each pixel and add a margin, in place: from the end, as nothing moves to the front. */
+static void spread(plane digit, uint32_t width, uint32_t height, uint32_t repeat, uint32_t margin) {
+    const uint8_t *source = digit.data + (size_t)width * height;
+    for (uint32_t y = digit.height; y--;) {
+        uint8_t *row = digit.data + (size_t)y * digit.width;
+        int is_margin = y < margin || y >= margin + repeat * height;
+        for (uint32_t x = digit.width; x--;) {
+            row[x] = is_margin || x < margin || x >= margin + repeat * width
+                         ? 0
+                         : source[(ptrdiff_t)((x - margin) / repeat) - (ptrdiff_t)width];
+        }
+        if (!is_margin && (y - margin) % repeat == 0) source -= width;
+    }
+}
+
+/* Crop the ink to the mask, and dilate strokes that would be too thin. Both are used up: the digit
+ * takes the memory that begins with the ink's. */
+static int crop_and_thicken(plane ink, bitmap mask, const component *box, plane *digit,
+                            arena from_ink, arena *memory) {
     uint32_t width = width_of(box), height = height_of(box), side = max_u32(width, height);
     uint32_t area, outline, repeat = 1, missing = 0, histogram[256];
     measure_strokes(mask, &area, &outline);
@@ -1030,35 +1261,30 @@ static int crop_and_thicken(plane ink, plane mask, const component *box, plane *
     if (least > stroke) missing = (uint32_t)((2 * (least - stroke) + unit) / (2 * unit));
     uint32_t margin = (missing + 1) / 2;
 
-    digit->width = repeat * width + 2 * margin;
-    digit->height = repeat * height + 2 * margin;
-    digit->data = take(memory, (size_t)digit->width * digit->height);
-    uint8_t *line = take(memory, max_u32(digit->width, mask.width));
-    if (!digit->data || !line) return EDGE_MNIST_ERROR_SCRATCH;
-
-    size_t corner = (size_t)box->top * ink.width + box->left;
     fill(histogram, 0, sizeof histogram);
-    for (uint32_t y = 0; y < height; y++) {
-        size_t from = corner + (size_t)y * ink.width;
-        for (size_t at = from; at < from + width; at++) histogram[ink.data[at]] += mask.data[at];
+    for (uint32_t y = box->top; y < box->bottom; y++) {
+        const uint8_t *levels = ink.data + (size_t)y * ink.width;
+        for (uint32_t start, end = 0; find_run(row_of(mask, y), mask.width, &start, &end);) {
+            for (uint32_t x = start; x < end; x++) histogram[levels[x]]++;
+        }
     }
     uint32_t full = select_level(histogram, 7 * (area - 1) / 10);
-    int is_photo = ink.width * ink.height > PHOTO_SIDE_PX * PHOTO_SIDE_PX;
-    dilate(mask.data + corner, mask.width, width, height, is_photo ? 2 : 1, line);
     for (uint32_t level = 0; level < 256; level++) {
         histogram[level] = 25 * level < 3 * full ? 0 : min_u32((510 * level + full) / (2 * full), 255);
     }
-    fill(digit->data, 0, (size_t)digit->width * digit->height);
-    for (uint32_t y = 0; y < repeat * height; y++) {
-        size_t from = corner + (size_t)(y / repeat) * ink.width;
-        uint8_t *row = digit->data + (size_t)(margin + y) * digit->width + margin;
-        for (uint32_t x = 0; x < repeat * width; x++) {
-            size_t at = from + x / repeat;
-            row[x] = mask.data[at] ? (uint8_t)histogram[ink.data[at]] : 0;
-        }
-    }
-    if (margin) dilate(digit->data, digit->width, digit->width, digit->height, margin, line);
-    return EDGE_MNIST_OK;
+    uint32_t *line = take(memory, mask.n_words * sizeof *line);
+    if (!line) return EDGE_MNIST_ERROR_SCRATCH;
+    dilate_mask(mask, line);
+    if (ink.width * ink.height > PHOTO_SIDE_PX * PHOTO_SIDE_PX) dilate_mask(mask, line);
+    crop_ink(ink, mask, box, histogram);
+
+    *memory = from_ink;
+    digit->width = repeat * width + 2 * margin;
+    digit->height = repeat * height + 2 * margin;
+    digit->data = take(memory, (size_t)digit->width * digit->height);
+    if (!digit->data) return EDGE_MNIST_ERROR_SCRATCH;
+    if (repeat > 1 || margin) spread(*digit, width, height, repeat, margin);
+    return margin ? dilate(*digit, margin, *memory) : EDGE_MNIST_OK;
 }
 
 /* ---- the whole path ---- */
@@ -1069,10 +1295,10 @@ static void downscaled_size(uint32_t width, uint32_t height, uint32_t *new_width
     uint64_t square = (uint64_t)WORK_SIDE_PX * WORK_SIDE_PX;
     *new_width = width;
     *new_height = height;
-    if (square * longer >= (uint64_t)MAX_SIDE_PX * MAX_SIDE_PX * shorter) {
-        if (longer <= MAX_SIDE_PX) return;
-        *new_width = max_u32(1, (2 * MAX_SIDE_PX * width + longer) / (2 * longer));
-        *new_height = max_u32(1, (2 * MAX_SIDE_PX * height + longer) / (2 * longer));
+    if (square * longer >= (uint64_t)MAX_STRIP_PX * MAX_STRIP_PX * shorter) {
+        if (longer <= MAX_STRIP_PX) return;
+        *new_width = max_u32(1, (2 * MAX_STRIP_PX * width + longer) / (2 * longer));
+        *new_height = max_u32(1, (2 * MAX_STRIP_PX * height + longer) / (2 * longer));
     } else if ((uint64_t)width * height > square) {
         *new_width = (isqrt(4 * square * width / height) + 1) / 2;
         *new_height = (isqrt(4 * square * height / width) + 1) / 2;
@@ -1082,11 +1308,10 @@ static void downscaled_size(uint32_t width, uint32_t height, uint32_t *new_width
 static int is_mnist_image(const uint8_t *levels) {
     uint32_t n = SIDE_PX * SIDE_PX, n_inked = 0, n_full = 0, strongest = 0;
     uint32_t mass = 0, moment_x = 0, moment_y = 0, area, outline;
-    uint8_t mask[EDGE_MNIST_SIDE_PX * EDGE_MNIST_SIDE_PX];
+    uint32_t mask[EDGE_MNIST_SIDE_PX];
     if (levels[0]) return 0;
     for (uint32_t i = 0; i < n; i++) {
-        mask[i] = levels[i] > 0;
-        n_inked += mask[i];
+        n_inked += levels[i] > 0;
         strongest = max_u32(strongest, levels[i]);
     }
     if (strongest < 254 || 2 * n_inked > n) return 0;
@@ -1104,7 +1329,13 @@ static int is_mnist_image(const uint8_t *levels) {
         right = max_u32(right, x + 1);
     }
     if (n_full == n_inked) {
-        plane whole = {mask, SIDE_PX, SIDE_PX};
+        bitmap whole = {mask, SIDE_PX, SIDE_PX, 1};
+        for (uint32_t y = 0; y < SIDE_PX; y++) {
+            mask[y] = 0;
+            for (uint32_t x = 0; x < SIDE_PX; x++) {
+                mask[y] |= (uint32_t)(levels[y * SIDE_PX + x] > 0) << x;
+            }
+        }
         measure_strokes(whole, &area, &outline);
         if (4 * area < 3 * outline) return 0;
     }
@@ -1128,28 +1359,26 @@ static int find_mnist_image(view grey, uint8_t *image) {
 
 /* Find the ink of one digit; `reason` is EDGE_MNIST_BLANK if there is none. */
 static int find_ink(view grey, int keep_all, plane *digit, int32_t *reason, arena *memory) {
-    plane ink, mask;
+    plane ink;
+    bitmap mask;
+    arena from_ink = *memory;
     downscaled_size(grey.width, grey.height, &ink.width, &ink.height);
-    size_t n = (size_t)ink.width * ink.height;
-    ink.data = take(memory, n);
-    mask.width = ink.width;
-    mask.height = ink.height;
-    mask.data = take(memory, n);
-    if (!ink.data || !mask.data) return EDGE_MNIST_ERROR_SCRATCH;
+    ink.data = take(memory, (size_t)ink.width * ink.height);
+    if (!ink.data) return EDGE_MNIST_ERROR_SCRATCH;
 
     *reason = EDGE_MNIST_BLANK;
     if (min_u32(ink.width, ink.height) < MIN_SIDE_PX) return EDGE_MNIST_OK;
     int error = resize_box(grey, ink, *memory);
-    if (!error) error = measure_ink(ink, mask, *memory);
+    if (!error) error = measure_ink(ink, *memory);
     if (error) return error;
     uint32_t threshold = choose_threshold(ink);
     if (threshold == 255) return EDGE_MNIST_OK;
-    for (size_t i = 0; i < n; i++) mask.data[i] = ink.data[i] > threshold;
-
-    arena after_planes = *memory;
-    uint8_t *crossed = take(&after_planes, max_u32(ink.width, ink.height));
-    if (!crossed) return EDGE_MNIST_ERROR_SCRATCH;
-    remove_ruled_lines(mask, crossed);
+    error = take_bitmap(ink.width, ink.height, &mask, memory);
+    if (error) return error;
+    set_where_above(ink, threshold, mask);
+    arena from_runs = *memory;
+    error = remove_ruled_lines(mask, *memory);
+    if (error) return error;
 
     run_list runs;
     error = find_runs(mask, &runs, memory);
@@ -1167,8 +1396,8 @@ static int find_ink(view grey, int keep_all, plane *digit, int32_t *reason, aren
     if (size_of(&box) < MIN_DIGIT_PX) return EDGE_MNIST_OK;
     *reason = found;
     render_mask(components, &runs, mask);
-    *memory = after_planes; /* runs and components are done with */
-    return crop_and_thicken(ink, mask, &box, digit, memory);
+    *memory = from_runs; /* runs and components are done with */
+    return crop_and_thicken(ink, mask, &box, digit, from_ink, memory);
 }
 
 size_t edge_mnist_scratch_size(int width, int height) {
@@ -1178,16 +1407,20 @@ size_t edge_mnist_scratch_size(int width, int height) {
         return 0;
     }
     downscaled_size((uint32_t)width, (uint32_t)height, &w, &h);
-    size_t longer = max_u32(w, h), margin = 19 * longer / 200 + 4;
+    size_t longer = max_u32(w, h), side = isqrt(w * h), margin = 19 * longer / 400 + 2;
+    size_t bits = 4 * (size_t)count_row_words(w) * h, digit_width = w + 2 * margin;
     size_t n_runs = (size_t)h * ((w + 1) / 2), n_components = n_runs;
     size_t for_resizing = 4 * ((size_t)width + 1) + 16 * (size_t)(w > SIDE_PX ? w : SIDE_PX);
-    size_t for_background = 12 * (size_t)w + 8 * N_DETAILS + (size_t)w + 15 * (size_t)w;
-    size_t for_components = 8 * n_runs + 2 * ((size_t)h + 1) + (sizeof(component) + 2) * n_components;
-    size_t for_digit = (w + margin) * (h + margin) + 2048 + longer + margin + 16 * (longer + margin);
-    size_t most = for_resizing > for_background ? for_resizing : for_background;
-    if (for_components > most) most = for_components;
-    if (for_digit > most) most = for_digit;
-    return 2 * (size_t)w * h + longer + most + 16 * 8; /* the last for alignment */
+    size_t for_polarity = 8 * N_DETAILS + w * (13 + longer / 5 + 7);
+    size_t for_background = w * (13 + 3 * (side / 40 + 1) + 5 + 2 * (14 * side / 100 + 3 + 3));
+    size_t for_components =
+        bits + 8 * n_runs + 2 * ((size_t)h + 1) + (sizeof(component) + 2) * n_components;
+    size_t for_lines = 3 * bits;
+    size_t for_digit = digit_width * (h + 2 * margin) - (size_t)w * h +
+                       max_size(digit_width * (2 * margin + 3), 4 * (digit_width + 1) + 16 * SIDE_PX);
+    size_t most = max_size(for_resizing, max_size(for_polarity, for_background));
+    most = max_size(most, max_size(for_components, max_size(for_lines, for_digit)));
+    return (size_t)w * h + most + 16 * 8; /* the last for alignment */
 }
 
 int edge_mnist_read_framed(const uint8_t *grey, int width, int height, int stride, int framing,
@@ -1214,3 +1447,5 @@ int edge_mnist_read(const uint8_t *grey, int width, int height, int stride,
     return edge_mnist_read_framed(grey, width, height, stride, EDGE_MNIST_FRAME_DIGIT, answer,
                                   scratch, scratch_size);
 }
+
+#endif

@@ -36,9 +36,14 @@ typedef struct {
 } edge_mnist_answer;
 
 /* Return the size of a scratch buffer that suffices for every picture of a size, in bytes; 0 if
- * there is no such picture. Most pictures need a third of it: a smaller buffer may be handed in, and
+ * there is no such picture. Most pictures need a sixth of it: a smaller buffer may be handed in, and
  * gives EDGE_MNIST_ERROR_SCRATCH where it does not suffice. */
 size_t edge_mnist_scratch_size(int width, int height);
+
+/* The size of a scratch buffer for the frames of a camera, from 64 x 64 to 320 x 240: for paper with
+ * writing, in shadow and with noise. Only what is dotted all over with hundreds of specks needs more,
+ * and gives EDGE_MNIST_ERROR_SCRATCH. */
+#define EDGE_MNIST_CAMERA_SCRATCH_BYTES(width, height) ((width) * (height) * 13 / 8 + 3584)
 
 /* Find the ink of one digit and bring it to the form of an MNIST image.
  *

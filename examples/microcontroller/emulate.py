@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,10 @@ HERE = Path(__file__).parent
 COMMON = ("-ffreestanding", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 BARE = ("-std=c99", "-nostdlib")
 TIMEOUT_S = 600  # of an emulator; a program that runs astray prints without end
+# What the programs print, each with a hexadecimal number.
+PRINTED = (
+    "class", "score", "confidence", "instructions", "stack", "selftest", "error", "reason",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,25 @@ class Run:
     ram_bytes: int
 
 
-@dataclass
-class _Output:
-    values: dict[str, list[int]] = field(default_factory=dict)
+@dataclass(frozen=True)
+class CameraRun:
+    """What a program printed that read frames of a camera.
 
-    def add(self, line: str) -> None:
-        name, _, number = line.partition(" ")
-        self.values.setdefault(name, []).append(int(number, 16))
+    Attributes:
+        errors: Of each frame, 0 if it was read.
+        labels: Class of each frame; -1 if it was rejected.
+        confidences: In units of 1 / 65536.
+        reasons: Of each frame, as edge_mnist_predict.h numbers them.
+        stack_bytes: Largest depth of the stack.
+        ram_bytes: Static memory of the linked program.
+    """
+
+    errors: list[int]
+    labels: list[int]
+    confidences: list[int]
+    reasons: list[int]
+    stack_bytes: int
+    ram_bytes: int
 
 
 def find_missing(board: Board) -> str | None:
@@ -138,37 +154,11 @@ def emulate(
         optimize: The compiler's option.
         defines: ``NO_SELFTEST`` leaves it out; ``COUNT_INSTRUCTIONS`` counts them (mps2 only).
     """
-    with tempfile.TemporaryDirectory() as name:
-        target = Path(name)
-        (target / "images.h").write_text(_write_images(images))
-        program = target / "program.elf"
-        command = [board.compiler, *board.flags, optimize, *COMMON]
-        command += [f"-D{one}" for one in defines]
-        command += [f"-I{one}" for one in (folder, HERE, target)]
-        command += ["-T", str(HERE / board.script)] if board.script else []
-        command += [str(HERE / board.start), str(HERE / "main.c")]
-        command += [str(folder / one) for one in ("edge_mnist.c", "edge_mnist_selftest.c")]
-        command += ["-lgcc", "-o", str(program)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        size = subprocess.run(
-            [board.compiler.replace("gcc", "size"), program], check=True, capture_output=True
-        )
-        text, data, bss = map(int, size.stdout.decode().splitlines()[1].split()[:3])
-        printed = subprocess.run(
-            [*board.emulator, str(program)],
-            check=True,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=TIMEOUT_S,
-        )
-    found = _Output()
-    for line in (printed.stdout + printed.stderr).decode(errors="replace").splitlines():
-        text_line = line.replace("\x1b[32m", "").replace("\x1b[0m", "").rstrip(".")
-        if text_line.split(" ")[0] in (
-            "class", "score", "confidence", "instructions", "stack", "selftest",
-        ):  # fmt: skip
-            found.add(text_line)
-    values = found.values
+    sources = (HERE / "main.c", folder / "edge_mnist.c", folder / "edge_mnist_selftest.c")
+    options = (optimize, f"-I{folder}", *(f"-D{one}" for one in defines))
+    values, flash_bytes, ram_bytes = _run(
+        board, sources, options, {"images.h": _write_images(images)}
+    )
     scores = np.array(values["score"], np.uint32).view(np.int32).reshape(len(images), -1)
     return Run(
         labels=values["class"],
@@ -177,15 +167,95 @@ def emulate(
         instructions=values.get("instructions", []),
         self_test=values.get("selftest", [None])[0],
         stack_bytes=values["stack"][0],
-        flash_bytes=text + data,
-        ram_bytes=data + bss,
+        flash_bytes=flash_bytes,
+        ram_bytes=ram_bytes,
     )
+
+
+def emulate_camera(
+    folder: Path, board: Board, frames: NDArray[np.uint8], *, ram_bytes: int, optimize: str = "-O2"
+) -> CameraRun:
+    """Build a folder's code with frames of a camera, and run it on a Cortex-M.
+
+    Args:
+        folder: What ``export --target c`` wrote.
+        board: Where to run it; one of the mps2 boards, which have megabytes of flash.
+        frames: Shape (N, H, W), uint8, grey levels.
+        ram_bytes: The RAM that the program is linked for, its stack included.
+        optimize: The compiler's option.
+    """
+    names = ("edge_mnist.c", "edge_mnist_reader.c", "edge_mnist_predict.c")
+    memory = f"-Wl,--defsym=ram_bytes={ram_bytes},--defsym=flash_bytes=4M"
+    values, _, static_bytes = _run(
+        board,
+        (HERE / "camera.c", *(folder / name for name in names)),
+        (optimize, f"-I{folder}", memory, "-fno-tree-loop-distribute-patterns"),
+        {"frames.h": _write_frames(frames)},
+    )
+    numbers = {
+        name: np.array(values[name], np.uint32).view(np.int32).tolist()
+        for name in ("error", "class", "confidence", "reason")
+    }
+    return CameraRun(
+        errors=numbers["error"],
+        labels=numbers["class"],
+        confidences=numbers["confidence"],
+        reasons=numbers["reason"],
+        stack_bytes=values["stack"][0],
+        ram_bytes=static_bytes,
+    )
+
+
+def _run(
+    board: Board, sources: tuple[Path, ...], options: tuple[str, ...], headers: dict[str, str]
+) -> tuple[dict[str, list[int]], int, int]:
+    """Compile and run; return what was printed, by name, and the bytes of flash and static RAM."""
+    with tempfile.TemporaryDirectory() as name:
+        target = Path(name)
+        for header, text in headers.items():
+            (target / header).write_text(text)
+        program = target / "program.elf"
+        command = [board.compiler, *board.flags, *COMMON, *options, f"-I{HERE}", f"-I{target}"]
+        command += ["-T", str(HERE / board.script)] if board.script else []
+        command += [str(HERE / board.start), *map(str, sources), "-lgcc", "-o", str(program)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        size = subprocess.run(
+            [board.compiler.replace("gcc", "size"), program], check=True, capture_output=True
+        )
+        text_bytes, data, bss = map(int, size.stdout.decode().splitlines()[1].split()[:3])
+        printed = subprocess.run(
+            [*board.emulator, str(program)],
+            check=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=TIMEOUT_S,
+        )
+    values: dict[str, list[int]] = {}
+    for line in (printed.stdout + printed.stderr).decode(errors="replace").splitlines():
+        plain = line.replace("\x1b[32m", "").replace("\x1b[0m", "").rstrip(".")
+        name, _, number = plain.partition(" ")
+        if name in PRINTED:
+            values.setdefault(name, []).append(int(number, 16))
+    return values, text_bytes + data, data + bss
 
 
 def _write_images(images: NDArray[np.uint8]) -> str:
     rows = [f"{{{', '.join(map(str, image.ravel().tolist()))}}}," for image in images]
     head = f"static FLASH const uint8_t images[N_IMAGES][{images[0].size}] = {{"
     return "\n".join([f"#define N_IMAGES {len(images)}", head, *rows, "};", ""])
+
+
+def _write_frames(frames: NDArray[np.uint8]) -> str:
+    n_frames, height, width = frames.shape
+    rows = [f"{{{', '.join(map(str, frame.ravel().tolist()))}}}," for frame in frames]
+    lines = [
+        f"#define {name} {value}"
+        for name, value in (
+            ("N_FRAMES", n_frames), ("FRAME_HEIGHT", height), ("FRAME_WIDTH", width),
+        )
+    ]  # fmt: skip
+    lines.append("static const uint8_t frames[N_FRAMES][FRAME_HEIGHT * FRAME_WIDTH] = {")
+    return "\n".join([*lines, *rows, "};", ""])
 
 
 def main() -> int:

@@ -13,20 +13,6 @@
 
 static uint8_t image[EDGE_MNIST_PIXELS], scratch[EDGE_MNIST_SCRATCH_BYTES];
 
-static void print_hex(const char *name, uint32_t value)
-{
-    char text[10];
-    int i;
-    for (i = 7; i >= 0; i--) {
-        text[i] = "0123456789abcdef"[value & 15u];
-        value >>= 4;
-    }
-    text[8] = '\n';
-    text[9] = 0;
-    print(name);
-    print(text);
-}
-
 #if defined(COUNT_INSTRUCTIONS)
 /* With -icount shift=0 qemu takes a nanosecond for an instruction; SysTick counts 25 MHz. */
 #define SYSTICK ((volatile uint32_t *)0xE000E010)

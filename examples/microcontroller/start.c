@@ -38,6 +38,17 @@ unsigned count_stack(void)
     return (unsigned)(stack_end - (const char *)place);
 }
 
+/* Ends the program with exit status 1, after whatever fault of the processor. */
+#if defined(__arm__)
+static void fail(void)
+{
+    print("fault\n");
+    (void)call_host(0x18, (const void *)0x20023); /* SYS_EXIT, ADP_Stopped_RunTimeErrorUnknown */
+    for (;;) {
+    }
+}
+#endif
+
 void start(void)
 {
     volatile char *place;
@@ -56,7 +67,7 @@ void start(void)
 
 #if defined(__arm__)
 __attribute__((section(".vectors"), used)) static const void *const vectors[] = {
-    stack_end, (const void *)start, (const void *)start, (const void *)start};
+    stack_end, (const void *)start, (const void *)fail, (const void *)fail}; /* NMI, HardFault */
 #else
 __attribute__((section(".vectors"), naked, used)) void entry(void)
 {

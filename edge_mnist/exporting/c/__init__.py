@@ -30,6 +30,7 @@ from edge_mnist.exporting.c.source import (
     Tables,
     describe,
     fill_template,
+    read_picture_path,
     write_golden,
     write_model,
 )
@@ -195,6 +196,7 @@ def export_c(
     files = {name: fill_template(name, values).encode() for name in names}
     files["edge_mnist_model.h"] = write_model(network, plan, tables).encode()
     files["edge_mnist_golden.h"] = write_golden(network, plan, tables, drawn[:N_GOLDEN]).encode()
+    files |= {name: text.encode() for name, text in read_picture_path().items()}
     files[INT8_NAME] = chosen.content
     if not overwrite:
         _refuse_foreign_files(target, files)

@@ -1,6 +1,7 @@
 """The C source of a network: its tables, and the files around them."""
 
 import json
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist import picture
 from edge_mnist.errors import ModelError
 from edge_mnist.exporting.c.layers import Layer, Network
 from edge_mnist.exporting.c.plan import Plan
@@ -20,7 +22,7 @@ from edge_mnist.exporting.c.simulation import (
     find_rounding_cases,
     split_float,
 )
-from edge_mnist.model_file import ModelFile, ModelInfo
+from edge_mnist.model_file import FRAMINGS, ModelFile, ModelInfo
 
 TEMPLATES = Path(__file__).parent / "templates"
 LANES = {"size": 1, "speed": 4}  # output channels that a convolution computes at once
@@ -253,6 +255,15 @@ def fill_template(name: str, values: dict[str, str]) -> str:
     return text
 
 
+def read_picture_path() -> dict[str, str]:
+    """Return the C source of the picture path under the names that it has beside a network."""
+    folder = Path(picture.__file__).parent
+    return {
+        f"edge_mnist_{name}": (folder / name).read_text().replace("reader.h", "edge_mnist_reader.h")
+        for name in ("reader.c", "reader.h")
+    }
+
+
 def describe(
     model: ModelFile, info: ModelInfo, network: Network, plan: Plan, *, optimize: str
 ) -> dict[str, str]:
@@ -270,6 +281,7 @@ def describe(
         if accuracy
         else "unknown",
         "version": version("edge-mnist"),
+        "c_version": ".".join(re.findall(r"\d+", version("edge-mnist"))[:3]),
         "optimize": optimize,
         "n_classes": str(network.n_classes),
         "class_names": f"{{{names}}}",
@@ -278,6 +290,8 @@ def describe(
         "logit_scales": f"{{{', '.join(_c_float(one) for one in network.layers[-1].scales)}}}",
         "logit_divisor": _c_float(network.divisor),
         "threshold": str(round(info.rejection_threshold * 65536)),
+        "framing": str(FRAMINGS.index(info.framing)),
+        "rejected_reason": "not a digit" if info.framing == "digit" else "none of the classes",
         "threshold_share": f"{info.rejection_threshold:.4f}",
     }
 

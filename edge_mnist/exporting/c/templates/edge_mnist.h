@@ -18,6 +18,9 @@ extern "C" {
 #define EDGE_MNIST_CLASS_NAMES @class_names@
 #define EDGE_MNIST_LAYERS @n_layers@
 
+/* What edge_mnist_reader.h frames in a picture for this network: 0 a digit, 1 all ink, 2 the whole. */
+#define EDGE_MNIST_FRAMING @framing@
+
 /* Bytes of working memory that edge_mnist_classify needs; no alignment. */
 #define EDGE_MNIST_SCRATCH_BYTES @scratch_bytes@
 
