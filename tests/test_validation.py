@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -29,6 +30,7 @@ from edge_mnist.validation.validate import (
     check_accuracy_lost,
     compare_logits,
     load_test_data,
+    measure_accuracy,
     measure_calibration,
     validate,
 )
@@ -184,6 +186,16 @@ def test_compare_logits() -> None:
     assert not Check("x", compare_logits(logits, other).max_abs_error, 1e9).passed
     with pytest.raises(UsageError):
         compare_logits(logits, other[:2])
+
+
+def test_a_class_without_test_images_has_no_accuracy(digits: Dataset) -> None:
+    few = dataclasses.replace(
+        digits,
+        test_images=digits.test_images[digits.test_labels > 0],
+        test_labels=digits.test_labels[digits.test_labels > 0],
+    )
+    _, accuracy = measure_accuracy(Predictor("nano"), few)
+    assert list(accuracy.by_class) == list("123456789")  # NaN for "0" would be no JSON
 
 
 def test_accuracy_lost_counts_images() -> None:
