@@ -1,53 +1,45 @@
-"""Time ``predict_images`` against its session alone, at the session's best batch size.
+"""Time ``predict_images`` against its session alone: one image, 64 and 1,000 in one batch.
 
     python benchmarks/time_images.py [MODEL ...]
 
-The same images are classified in turns; the share is a ratio of medians.
+Both take turns, in blocks of some runs. What counts is the processor time of the thread, since a
+session of one thread runs in its caller: other work on the machine disturbs it less. The share is
+a ratio of medians.
 """
 
 import sys
+import time
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_mnist import Predictor
-from edge_mnist.validation.timing import time_in_turns
 
-BATCH_SIZES = (1, 8, 16, 32, 64, 128, 1000)
-N_RUNS = {1: 4000, 64: 400, 1000: 60}  # by number of images
-
-
-def run_session(session: Any, images: list[NDArray[np.uint8]]) -> None:
-    """Run the session alone on some batches."""
-    for batch in images:
-        session.run(["probabilities"], {"images": batch})
+BLOCKS = {1: (1000, 20), 64: (1000, 1), 1000: (100, 1)}  # by number of images: blocks, runs in each
 
 
 def main() -> None:
     """Measure and print."""
     pixels = np.random.default_rng(0).integers(0, 256, (1000, 28, 28), dtype=np.uint8)
     for model in sys.argv[1:] or ["default"]:
-        predictor = Predictor(model)
-        for n_images, n_runs in N_RUNS.items():
+        predictor = Predictor(model, provider="cpu", threads=1)
+        for n_images, (n_blocks, n_runs) in BLOCKS.items():
             images = pixels[:n_images]
-            sizes = [size for size in BATCH_SIZES if size <= n_images and 8 * size >= n_images]
-            runs = {}
-            for size in sizes:
-                batches = [images[start : start + size] for start in range(0, n_images, size)]
-                runs[str(size)] = partial(run_session, predictor.session, batches)
-            spent_s = time_in_turns(
-                {"predict_images": partial(predictor.predict_images, images), **runs},
-                rounds=20,
-                runs_per_round=n_runs // 20,
-            )
-            median_us = {name: float(np.median(times)) * 1e6 for name, times in spent_s.items()}
-            ours = median_us.pop("predict_images")
-            best = min(median_us, key=median_us.__getitem__)
+            runs = [
+                partial(predictor.session.run, ["probabilities"], {"images": images}),
+                partial(predictor.predict_images, images),
+            ]
+            spent_us: list[list[float]] = [[], []]
+            for block in range(2 * n_blocks):
+                which = (block + block // 2) % 2  # 0, 1, 1, 0: neither always follows the other
+                start = time.thread_time_ns()
+                for _ in range(n_runs):
+                    runs[which]()
+                spent_us[which].append((time.thread_time_ns() - start) / n_runs / 1e3)
+            session_us, ours_us = (float(np.median(times)) for times in spent_us)
             print(
-                f"{model}, {n_images:,} images: {ours:,.1f} us, session {median_us[best]:,.1f} us "
-                f"at batch {best}, share {median_us[best] / ours:.3f}, n = {n_runs:,}"
+                f"{model}, {n_images:,} images: session {session_us:,.1f} us, predict_images "
+                f"{ours_us:,.1f} us, share {session_us / ours_us:.3f}, n = {n_blocks * n_runs:,}"
             )
 
 

@@ -66,7 +66,6 @@ def run_session(
     session: "onnxruntime.InferenceSession",
     output: str,
     images: NDArray[np.uint8],
-    *,
     provider: str,
 ) -> NDArray[np.float32]:
     """Run a model on one batch.
