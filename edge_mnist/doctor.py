@@ -1,20 +1,34 @@
 """Diagnosis of the machine: what is installed, what really runs, and the command that fixes it."""
 
+import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from edge_mnist.errors import EdgeMnistError
-from edge_mnist.machine import count_cores, has_driver, read_cpu_flags, read_cpu_quota
+import numpy as np
+
+from edge_mnist.errors import DataError, EdgeMnistError, ProviderError, one_line
+from edge_mnist.machine import count_cores, has_driver, is_offline, read_cpu_flags, read_cpu_quota
+from edge_mnist.model_file import check_contract, find_model, read_model
 from edge_mnist.picture import choose_reader
 from edge_mnist.predictor import Predictor
+from edge_mnist.session import read_threads
 
 SCHEMA_VERSION = 1
 PACKAGE = "edge-mnist"
 EXTRAS = ("train", "serve", "ray")  # cpu and gpu are examined by running them
 INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+# What reads the value of each variable, and raises an error of this package if it cannot be used.
+VARIABLES: dict[str, Callable[[str], object]] = {
+    "EDGE_MNIST_DATA": lambda value: _check_data_folder(value),
+    "EDGE_MNIST_MODEL": lambda value: check_contract(read_model(find_model(value))),
+    "EDGE_MNIST_OFFLINE": lambda _: is_offline(),
+    "EDGE_MNIST_PROVIDER": lambda value: Predictor("default", value, threads=1).close(),
+    "EDGE_MNIST_THREADS": lambda _: read_threads(None),
+}
 REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'edge-mnist[{}]'"
 
 
@@ -51,6 +65,7 @@ def examine() -> Diagnosis:
         examine_packages(),
         *(examine_extra(name) for name in EXTRAS),
         examine_reader(),
+        examine_environment(),
         examine_onnxruntime(),
         examine_cpu_provider(),
         examine_cuda_provider(),
@@ -93,6 +108,19 @@ def examine_reader() -> Finding:
     return Finding("picture reader", True, f"{reader}{slow}")
 
 
+def examine_environment() -> Finding:
+    """Check the values of the environment variables that the commands read."""
+    given = {name: value for name in VARIABLES if (value := os.environ.get(name))}
+    for name, value in given.items():
+        try:
+            VARIABLES[name](value)
+        except EdgeMnistError as error:
+            text = str(error) if name in str(error) else f"{name}: {error}"
+            return Finding("environment", False, text, f"unset {name}")
+    listed = ", ".join(f"{name}={value}" for name, value in given.items())
+    return Finding("environment", True, listed or "no variable of edge-mnist is set")
+
+
 def examine_onnxruntime() -> Finding:
     """Find two onnxruntimes installed over each other, or none."""
     found = {name: find_version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
@@ -108,16 +136,16 @@ def examine_onnxruntime() -> Finding:
 def examine_cpu_provider() -> Finding:
     """Open the shipped model on the CPU and run it."""
     try:
-        with Predictor(provider="cpu") as predictor:
+        with _run_shipped("cpu") as predictor:
             return Finding("cpu provider", True, f"runs {predictor.model.path}")
     except EdgeMnistError as error:
         return Finding("cpu provider", False, str(error), REINSTALL.format("cpu"))
 
 
 def examine_cuda_provider() -> Finding:
-    """Open the shipped model on CUDA; a failure is wrong only with onnxruntime-gpu and a driver."""
+    """Run the shipped model on CUDA; a failure is wrong only with onnxruntime-gpu and a driver."""
     try:
-        with Predictor(provider="cuda") as predictor:
+        with _run_shipped("cuda") as predictor:
             return Finding("cuda provider", True, f"runs {predictor.model.path}")
     except EdgeMnistError as error:
         is_installed = find_version("onnxruntime-gpu") is not None
@@ -155,6 +183,25 @@ def list_requirements(extra: str | None = None) -> list[str]:
         return []
     parts = [line.replace('"', "'").partition(";") for line in lines]
     return [re.split(r"[^\w.-]", name)[0] for name, _, when in parts if when.strip() == condition]
+
+
+def _run_shipped(provider: str) -> Predictor:
+    """Return the shipped model, opened on a provider and run once, whatever the environment says.
+
+    Raises:
+        EdgeMnistError: It does not run there.
+    """
+    predictor = Predictor("default", provider, threads=1)
+    try:
+        predictor.predict_images(np.zeros((1, 28, 28), np.uint8))
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        raise ProviderError(f"{predictor.provider} does not run here: {one_line(error)}") from error
+    return predictor
+
+
+def _check_data_folder(value: str) -> None:
+    if not os.path.exists(value):
+        raise DataError(f"no folder {value}")
 
 
 def find_version(name: str) -> str | None:

@@ -18,8 +18,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OutputError: The file cannot be written: no permission, disk full.
     """
-    with output_errors(path), _temporary_file(path, data) as written:
-        os.replace(written, path)
+    with output_errors(path):
+        if os.path.isdir(path):  # also ".", which has no name to put a file beside
+            raise IsADirectoryError(21, "it is a folder, not a file")
+        with _temporary_file(path, data) as written:
+            os.replace(written, path)
 
 
 def write_exclusively(path: Path, data: bytes) -> None:

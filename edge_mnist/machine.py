@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_mnist.errors import MissingPackageError
+from edge_mnist.errors import MissingPackageError, UsageError
 
 
 def processor_name() -> str:
@@ -78,6 +78,20 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_offline() -> bool:
+    """Return whether EDGE_MNIST_OFFLINE forbids downloads.
+
+    Raises:
+        UsageError: Its value means neither yes nor no.
+    """
+    value = os.environ.get("EDGE_MNIST_OFFLINE", "")
+    if value.lower() in ("", "0", "false", "no", "off"):
+        return False
+    if value.lower() in ("1", "true", "yes", "on"):
+        return True
+    raise UsageError(f"EDGE_MNIST_OFFLINE: expected 1 or 0, got {value}")
 
 
 def has_driver() -> bool:

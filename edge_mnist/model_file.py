@@ -97,12 +97,13 @@ def find_model(name: str | os.PathLike[str] | None = None, *, prefer_exports: bo
         local = prefer_exports and _models_in(EXPORTS_FOLDER)
         return local[0] if local else shipped_folder() / "default" / FLOAT32_NAME
     path = locate(named)
-    if path.is_dir():
+    # Unlike Path.is_dir, no error where a name is too long or its folder forbidden.
+    if os.path.isdir(path):
         inside = _models_in(path)
         if not inside:
             raise ModelError(f"no model file {path / FLOAT32_NAME}")
         return inside[0]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"no model file {named}")
     return path
 
@@ -122,7 +123,7 @@ def find_models(
     paths: list[Path] = []
     for name in names or [find_model(prefer_exports=prefer_exports).parent]:
         path = locate(name)
-        paths += (_models_in(path) if path.is_dir() else []) or [find_model(name)]
+        paths += (_models_in(path) if os.path.isdir(path) else []) or [find_model(name)]
     return paths
 
 
@@ -153,7 +154,7 @@ def shipped_folder() -> Path:
 
 def _models_in(folder: Path) -> list[Path]:
     """Return the model files of a folder, float32 first; the wheel holds only max's int8 file."""
-    return [folder / name for name in (FLOAT32_NAME, INT8_NAME) if (folder / name).is_file()]
+    return [folder / name for name in (FLOAT32_NAME, INT8_NAME) if os.path.isfile(folder / name)]
 
 
 def read_model(path: Path) -> ModelFile:

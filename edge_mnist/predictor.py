@@ -206,7 +206,11 @@ class Predictor:
         """Read the digits in some pictures as one batch, in the calling thread.
 
         A picture that cannot be read gives a prediction with status ``error``.
+
+        Raises:
+            UsageError: ``pictures`` is a single path, or the bytes of one picture.
         """
+        _refuse_single(pictures)
         return self._predict_chunk(self._read_chunk(pictures))
 
     def predict_many(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
@@ -215,7 +219,11 @@ class Predictor:
         A picture that cannot be read gives a prediction with status ``error``. At most
         ``READ_AHEAD`` pictures are in memory at once. A source that is slower than the predictor,
         such as a camera, gets each answer before its next picture is asked for.
+
+        Raises:
+            UsageError: ``pictures`` is a single path, or the bytes of one picture.
         """
+        _refuse_single(pictures)
         source, size = iter(pictures), 1  # the first answer does not wait for a second picture
         pending: deque[Future[list[Prediction]]] = deque()
         picture_s = 0.0  # processor time to read one picture, as last measured
@@ -286,9 +294,11 @@ class Predictor:
             images: Shape (N, 28, 28), uint8, N at least 1; see ``predict_images``.
 
         Raises:
-            UsageError: ``images`` has another shape or type.
+            UsageError: ``images`` has another shape or type, or holds no image.
         """
         _check_images(images)
+        if not len(images):
+            raise UsageError("expected one image or more, got none")
         session = self.session
         batches = [
             session.run(list(OUTPUTS), {"images": images[start : start + CHUNK_IMAGES]})
@@ -323,7 +333,7 @@ class Predictor:
 
     def predict_inputs(self, inputs: Sequence[ModelInput]) -> list[Prediction]:
         """Read the digits in pictures that ``read_picture`` has read, as one batch."""
-        images = np.stack([one.image for one in inputs])
+        images = np.array([one.image for one in inputs], np.uint8).reshape(-1, 28, 28)
         labels, probabilities = self.predict_images(images)
         rows = zip(inputs, labels.tolist(), probabilities.tolist(), strict=True)
         return [self._to_prediction(one, label, row) for one, label, row in rows]
@@ -373,6 +383,14 @@ def _read_model(model: str | os.PathLike[str] | bytes | ModelFile | None) -> Mod
             f"expected a model's name, path or bytes, or a ModelFile, got {type(model).__name__}"
         )
     return read_model(find_model(model))
+
+
+def _refuse_single(pictures: Iterable[Picture]) -> None:
+    """Refuse one picture where several are expected: its characters would be taken for pictures."""
+    if isinstance(pictures, str | os.PathLike | bytes | bytearray):
+        raise UsageError(
+            f"expected several pictures, got one {type(pictures).__name__}: use predict, or a list"
+        )
 
 
 def _check_images(images: NDArray[np.uint8]) -> None:

@@ -19,16 +19,18 @@ from typer.main import get_command
 from edge_mnist import doctor
 from edge_mnist.cli import load_commands, rendering
 from edge_mnist.cli.app import app, carry_options
+from edge_mnist.errors import UsageError
 from edge_mnist.exporting.onnx import ExportResult
 from edge_mnist.exporting.targets import TARGETS
 from edge_mnist.exporting.triton import TritonResult
 from edge_mnist.exporting.web import WebResult
+from edge_mnist.machine import is_offline
 from edge_mnist.model_file import CHECKPOINT_NAME, locate, shell_path
 from edge_mnist.plots.plot import Plots
 from edge_mnist.quickstart import QuickstartResult
 from edge_mnist.ray.job import JobReport
 from edge_mnist.training.cross_validation import FoldsResult
-from edge_mnist.training.datasets import Dataset
+from edge_mnist.training.datasets import Dataset, load_dataset
 from edge_mnist.training.recipes import RECIPES, Recipe, find_recipe
 from edge_mnist.training.run import RunResult, train
 from edge_mnist.validation.benchmark import BenchReport
@@ -72,6 +74,8 @@ def test_script_and_entry_point(tmp_path: Path, drawings: list[Path]) -> None:
         ["train", "--epochs", "0"],
         ["train", "--seed", "-1"],
         ["train", "--resume", "--overwrite"],
+        ["train", "--epochs", "1", "--set", "epochs=2"],
+        ["train", "--output", "one", "--out", "two"],
         ["validate", "nano", "--self-test", "--offline"],
     ],
 )
@@ -273,6 +277,44 @@ def test_doctor(edge_mnist: Command) -> None:
     assert {"onnxruntime", "cpu provider", "cuda provider", "processor", "cores"} <= names
     wrong = [finding for finding in diagnosis["findings"] if not finding["ok"]]
     assert all(finding["fix"] for finding in wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATA", "/no/folder"),
+        ("MODEL", "/no/model.onnx"),
+        ("OFFLINE", "perhaps"),
+        ("PROVIDER", "tpu"),
+        ("THREADS", "0"),
+    ],
+)
+def test_doctor_tells_a_wrong_variable_from_a_broken_installation(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor.examine_environment().ok
+    variable = f"EDGE_MNIST_{name}"
+    monkeypatch.setenv(variable, value)
+    finding = doctor.examine_environment()
+    assert not finding.ok
+    assert variable in finding.text
+    assert finding.fix == f"unset {variable}"
+    assert doctor.examine_cpu_provider().ok
+
+
+def test_offline_says_yes_or_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in (
+        ("", False),
+        ("0", False),
+        ("False", False),
+        ("1", True),
+        ("yes", True),
+    ):
+        monkeypatch.setenv("EDGE_MNIST_OFFLINE", value)
+        assert is_offline() is expected
+    monkeypatch.setenv("EDGE_MNIST_OFFLINE", "perhaps")
+    with pytest.raises(UsageError, match="expected 1 or 0, got perhaps"):
+        load_dataset("mnist")
 
 
 def test_doctor_knows_every_package_of_an_extra() -> None:

@@ -65,3 +65,10 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="it is a file, not a folder"):
         make_folder(tmp_path / "file")
+
+
+def test_a_file_that_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path, Path()):
+        with pytest.raises(OutputError, match="it is a folder, not a file"):
+            write_atomically(path, b"")

@@ -342,7 +342,7 @@ def test_signs_of_several_parts_all_the_way(edge_mnist: Command, tmp_path: Path)
     done = edge_mnist("train", "--dataset", folder, "--epochs", 25, "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
     assert "broken.png" in done.stderr
-    assert "1 pictures skipped" in done.stderr
+    assert "1 skipped" in done.stderr
     assert "5 classes: %, +, -, :, =" in done.stderr
     measured = json.loads(done.stdout)["test_accuracy"]
     assert measured > 0.9

@@ -15,6 +15,7 @@ from edge_mnist.exporting.triton import export_triton
 from edge_mnist.exporting.web import choose_model
 from edge_mnist.files import write_atomically
 from edge_mnist.model_file import (
+    CHECKPOINT_NAME,
     FLOAT32_NAME,
     INT8_NAME,
     MANIFEST_NAME,
@@ -23,9 +24,10 @@ from edge_mnist.model_file import (
     shipped_folder,
 )
 from edge_mnist.predictor import Predictor
+from edge_mnist.training.checkpoint import load_checkpoint
 from edge_mnist.training.datasets import Dataset
 from edge_mnist.training.recipes import find_recipe
-from edge_mnist.training.run import RESULT_NAME, train
+from edge_mnist.training.run import HISTORY_NAME, RECIPE_NAME, RESULT_NAME, read_recipe, train
 from edge_mnist.validation.benchmark import bench
 from edge_mnist.validation.validate import validate
 
@@ -103,6 +105,28 @@ def test_a_damaged_manifest_verifies_nothing(exports: Path, tmp_path: Path) -> N
         Predictor(folder)
     manifest.write_text('{"name": "a web app", "icons": []}')  # which uses the same name
     assert Predictor(folder).model.path == folder / FLOAT32_NAME
+
+
+def test_a_run_with_a_damaged_file_is_not_continued(tmp_path: Path, digits: Dataset) -> None:
+    folder, recipe = tmp_path / "run", find_recipe("fast", dataset="digits", epochs=1)
+    train(recipe, digits, out=folder)
+    (folder / RESULT_NAME).unlink()  # as if it had been killed before the result
+    history = (folder / HISTORY_NAME).read_text()
+    for text in ("", "no json\n", "[]\n"):
+        (folder / HISTORY_NAME).write_text(text)
+        with pytest.raises(ModelError, match=HISTORY_NAME):
+            train(recipe, digits, out=folder, resume=True)
+    (folder / HISTORY_NAME).write_text(history)
+    train(recipe, digits, out=folder, resume=True)
+    (folder / RECIPE_NAME).write_bytes(b"\xff{")
+    with pytest.raises(ModelError, match=f"{RECIPE_NAME} is damaged"):
+        read_recipe(folder)
+    content = (folder / CHECKPOINT_NAME).read_bytes()
+    for entry, broken in ((b'"epoch":"1"', b'"epoch":"x"'), (b'"temperature"', b'"temperatura"')):
+        assert entry in content
+        (folder / CHECKPOINT_NAME).write_bytes(content.replace(entry, broken))
+        with pytest.raises(ModelError, match="damaged: its metadata"):
+            load_checkpoint(folder / CHECKPOINT_NAME)
 
 
 def test_two_trainings_into_one_folder(tmp_path: Path, digits: Dataset) -> None:

@@ -44,12 +44,12 @@ from edge_mnist.plots.plot import (
     plot_cross_validation,
     plot_run,
     plot_tests,
-    read_history,
 )
 from edge_mnist.plots.style import ELLIPSIS, VERMILION, shorten
 from edge_mnist.training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from edge_mnist.training.datasets import Dataset
 from edge_mnist.training.networks import first_weights
+from edge_mnist.training.run import read_history
 from edge_mnist.validation.validate import measure_calibration
 
 TEST_PICTURES = {"samples.png", "predictions.png", "confusion.png", "mistakes.png"}

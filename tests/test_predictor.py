@@ -155,6 +155,37 @@ def test_items_of_a_wrong_type_end_no_stream(drawings: list[Path]) -> None:
     assert answers[0].error == "expected a picture, got NoneType"
 
 
+def test_a_masked_array_is_read_as_an_array(drawings: list[Path]) -> None:
+    pixels = np.asarray(Image.open(drawings[2]).convert("L"))
+    masked = np.ma.masked_array(pixels, mask=np.zeros(pixels.shape, bool))
+    answers = list(Predictor(SHIPPED).predict_many([masked, drawings[3]]))
+    assert [answer.digit for answer in answers] == [2, 3]
+
+
+def test_one_picture_is_not_several(drawings: list[Path]) -> None:
+    """A path has characters, and the bytes of a file are numbers: neither are pictures."""
+    predictor = Predictor(SHIPPED)
+    for single in (str(drawings[2]), drawings[2], drawings[2].read_bytes()):
+        with pytest.raises(UsageError, match="expected several pictures, got one"):
+            predictor.predict_batch(single)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="expected several pictures, got one"):
+            list(predictor.predict_many(single))  # type: ignore[arg-type]
+
+
+def test_no_picture_at_all() -> None:
+    predictor, none = Predictor(SHIPPED), np.empty((0, 28, 28), np.uint8)
+    assert predictor.predict_inputs([]) == predictor.predict_batch([]) == []
+    assert [len(part) for part in predictor.predict_images(none)] == [0, 0]
+    with pytest.raises(UsageError, match="expected one image or more"):
+        predictor.compute_outputs(none)
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    for name in ("a" * 5000, "a\0b"):
+        with pytest.raises(ModelError, match="no model file"):
+            Predictor(name)
+
+
 def test_a_model_may_come_as_bytes(drawings: list[Path]) -> None:
     content = (SHIPPED / INT8_NAME).read_bytes()
     for model in (content, memoryview(content)):

@@ -22,7 +22,12 @@ from edge_mnist.model_file import (
 )
 from edge_mnist.training.checkpoint import load_checkpoint
 from edge_mnist.training.cross_validation import cross_validate
-from edge_mnist.training.datasets import Dataset, load_dataset, split_training
+from edge_mnist.training.datasets import (
+    Dataset,
+    hash_each_image,
+    load_dataset,
+    split_training,
+)
 from edge_mnist.training.networks import make_network
 from edge_mnist.training.provenance import (
     TrainingData,
@@ -203,3 +208,10 @@ def test_hashes_survive_the_checkpoint(trained: Path) -> None:
     assert expected.image_hashes is not None
     assert np.array_equal(recorded.image_hashes, expected.image_hashes)
     assert len(recorded.image_hashes) == len(dataset.train_images)
+
+
+def test_the_way_out_can_be_pasted(digits: Dataset) -> None:
+    hashes = hash_each_image(digits.test_images, purpose="training")
+    trained_on = TrainingData("my signs", "another", hashes)
+    with pytest.raises(DataError, match="edge-mnist train --dataset 'my signs'"):
+        compare_with_training(trained_on, dataclasses.replace(digits, name="my signs"), "m")

@@ -290,6 +290,20 @@ def test_the_plan_is_kept(folder: Path, tmp_path: Path) -> None:
         read_plan(output)
 
 
+def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "one.png").write_bytes(b"")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    inputs = list_inputs([str(tmp_path / "in")], tmp_path / "out")
+    assert inputs.paths == (str(tmp_path / "in" / "one.png"),)
+    assert inputs.left_out == (f"{tmp_path / 'in' / 'pipe.png'}: left out: not a regular file",)
+    (tmp_path / "in" / "one.png").unlink()
+    with pytest.raises(DataError, match=r"no pictures in .*; .*pipe.png: left out"):
+        list_inputs([str(tmp_path / "in")], tmp_path / "out")
+    with pytest.raises(DataError, match="no folder, picture or Parquet file"):
+        list_inputs(["a" * 300], tmp_path / "out")
+
+
 def test_a_plan_is_never_replaced(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
+from edge_mnist.cli.predict import read_listing
+
 NAMES = (b"caf\xe9.png", "日本.png".encode(), b"red\x1b[31m.png", b"two\nlines.png")
 PRINTED = ("caf\\xe9.png", "日本.png", "red\\x1b[31m.png", "two\\nlines.png")
 FULL = "No space left on device"
@@ -160,6 +162,28 @@ def test_lists_of_pictures(edge_mnist: Command, pictures: Path, tmp_path: Path) 
         ["x.png", "--csv", "--show"],
     ):
         assert edge_mnist("predict", *wrong).returncode == 2
+
+
+def test_a_carriage_return_belongs_to_a_name_between_nulls(tmp_path: Path) -> None:
+    listing = tmp_path / "list"
+    listing.write_bytes(b"one\r\0two\r")
+    with open(listing, "rb") as file:
+        assert list(read_listing(file, b"\0")) == ["one\r", "two\r"]
+    listing.write_bytes(b"one\r\ntwo\r")
+    with open(listing, "rb") as file:
+        assert list(read_listing(file, b"\n")) == ["one", "two"]
+
+
+def test_a_name_that_is_too_long_stops_nothing(edge_mnist: Command, drawings: list[Path]) -> None:
+    too_long = f"{'a' * 300}.png"
+    done = edge_mnist("predict", too_long, drawings[4], "--jsonl")
+    assert done.returncode == 1
+    items = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [item["status"] for item in items] == ["error", "ok"]
+    assert items[0]["error"] == "File name too long"
+    for command in ("validate", "plot", "info", "bench"):
+        done = edge_mnist(command, too_long)
+        assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
 
 
 def test_a_slow_list_is_answered_as_it_comes(drawings: list[Path]) -> None:

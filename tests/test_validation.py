@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -29,6 +30,7 @@ from edge_mnist.validation.validate import (
     check_accuracy_lost,
     compare_logits,
     load_test_data,
+    measure_accuracy,
     measure_calibration,
     validate,
 )
@@ -186,6 +188,16 @@ def test_compare_logits() -> None:
         compare_logits(logits, other[:2])
 
 
+def test_a_class_without_test_images_has_no_accuracy(digits: Dataset) -> None:
+    few = dataclasses.replace(
+        digits,
+        test_images=digits.test_images[digits.test_labels > 0],
+        test_labels=digits.test_labels[digits.test_labels > 0],
+    )
+    _, accuracy = measure_accuracy(Predictor("nano"), few)
+    assert list(accuracy.by_class) == list("123456789")  # NaN for "0" would be no JSON
+
+
 def test_accuracy_lost_counts_images() -> None:
     limits = Limits()
     assert check_accuracy_lost(0.9963 - 0.9953, 10_000, limits).passed  # ten images, 0.1 points
@@ -234,3 +246,12 @@ def test_a_damaged_checkpoint_is_refused(exports: Path, tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT_NAME).write_bytes(content)
     with pytest.raises(ModelError, match="is damaged"):
         load_checkpoint(tmp_path / CHECKPOINT_NAME)
+
+
+def test_limits_and_options_that_cannot_hold(edge_mnist: Command) -> None:
+    for limits in ({"atol": -1.0}, {"accuracy_lost": float("nan")}, {"label_changes": -1}):
+        with pytest.raises(UsageError, match="expected 0 or more, got"):
+            Limits(**limits)  # type: ignore[arg-type]
+    for wrong in (["--atol", "nan"], ["--max-accuracy-lost", "0.5"]):
+        done = edge_mnist("validate", "nano", "--self-test", *wrong)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

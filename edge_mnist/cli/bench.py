@@ -23,7 +23,9 @@ def bench(
         list[Path] | None, typer.Option(help="Any other image classifier's .onnx file; repeat.")
     ] = None,
     provider: Provider = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads for one image.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads for one image. [env: EDGE_MNIST_THREADS]")
+    ] = None,
     batch_sizes: Annotated[
         str, typer.Option("--batch-size", help="Batch sizes for throughput, with commas.")
     ] = "1,8,64,256",

@@ -164,12 +164,13 @@ def read_listing(file: BinaryIO, separator: bytes) -> Iterator[str]:
     rest = b""
     while chunk := file.readline() if separator == b"\n" else os.read(file.fileno(), LISTING_BYTES):
         *whole, rest = (rest + chunk).split(separator)
-        yield from filter(None, map(_decode_listed, whole))
-    yield from filter(None, [_decode_listed(rest)])
+        yield from filter(None, (_decode_listed(name, separator) for name in whole))
+    yield from filter(None, [_decode_listed(rest, separator)])
 
 
-def _decode_listed(name: bytes) -> str:
-    path = os.fsdecode(name.removesuffix(b"\r"))
+def _decode_listed(name: bytes, separator: bytes) -> str:
+    # Lists written on Windows end their lines in "\r\n"; between null characters "\r" is a name's.
+    path = os.fsdecode(name.removesuffix(b"\r") if separator == b"\n" else name)
     return os.path.join(os.curdir, path) if path == STDIN else path  # a file of that name
 
 
@@ -209,7 +210,9 @@ def expand_paths(
     from edge_mnist.picture.decode import find_pictures
 
     for path in paths:
-        if path == STDIN or not Path(path).is_dir():
+        # Unlike Path.is_dir, no error where a name is too long or its folder forbidden: reading the
+        # picture gives that error, and the other pictures are read.
+        if path == STDIN or not os.path.isdir(path):
             yield path, None
         elif not recursive:
             yield path, "is a folder; add -r to read the pictures in it"
@@ -385,6 +388,8 @@ def _print_progress(n_done: int, n_pictures: int) -> None:
 
 def _print_job(report: "JobReport", *, as_json: bool) -> None:
     """Print what the output folder of a job holds."""
+    for line in report.left_out:
+        print(f"edge-mnist: {escape(line)}", file=sys.stderr)
     if as_json:
         print_json(dataclasses.asdict(report))
         return

@@ -67,11 +67,11 @@ def print_table(table: Table) -> None:
 
 
 def warn_of_skipped(skipped: "Sequence[str]") -> None:
-    """Name every picture of a data set that could not be read, and count them."""
+    """Name everything in a data set's folder that was left out, and count these lines."""
     for line in skipped:
         say(f"skipped {line}")
     if skipped:
-        say(f"{len(skipped)} pictures skipped")
+        say(f"{len(skipped)} skipped, each named above")
 
 
 @contextlib.contextmanager

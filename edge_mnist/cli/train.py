@@ -1,6 +1,7 @@
 """The command ``train``."""
 
 import dataclasses
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edge_mnist.cli.app import DataDir, Json, Offline, Quiet, app, carry_options, print_json
+from edge_mnist.errors import UsageError
 from edge_mnist.machine import require_package
 from edge_mnist.training.recipes import RECIPES, Recipe
 
@@ -86,7 +88,10 @@ def train(
 
     named = {"dataset": dataset, "epochs": epochs, "seed": seed, "folds": folds}
     named["teacher"] = "" if teacher == "none" else teacher
-    changes = {**named, **parse_changes(settings or ())}
+    changed = parse_changes(settings or ())
+    _refuse_twice({f"--set {key}=...": key for key in changed}, named)
+    _refuse_twice({"--out": "output"} if out else {}, {"output": output})
+    changes = {**named, **changed}
     if not resume:
         find_recipe(recipe, **changes)  # a mistake is told before PyTorch's import of seconds
     asked = read_threads(threads)
@@ -136,6 +141,21 @@ def train(
     else:
         carried = carry_options(data_dir=data_dir, offline=offline)
         rendering.print_training(figures, carried=carried)
+
+
+def _refuse_twice(others: Mapping[str, str], named: Mapping[str, object]) -> None:
+    """Refuse options that state what another option states too, perhaps otherwise.
+
+    Args:
+        others: Options that were given, each with the name of the option that states the same.
+        named: The values of those, by their names; None if not given.
+
+    Raises:
+        UsageError: Both were given.
+    """
+    for option, name in others.items():
+        if named.get(name) is not None:
+            raise UsageError(f"--{name} and {option} exclude each other")
 
 
 def _plot(folder: Path, result: "TrainingRun | FoldsResult", dataset: "Dataset") -> None:

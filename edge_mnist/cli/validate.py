@@ -49,7 +49,8 @@ def validate(
     """Check model files against their reference; exit 1 if one misses a limit."""
     of_data = {"--plots": plots, "--dataset": dataset, "--data-dir": data_dir, "--offline": offline}
     if self_test:
-        _refuse_options(of_data, "with --self-test, which uses golden images")
+        limit = {"--max-accuracy-lost": max_accuracy_lost != ACCURACY_LOST}
+        _refuse_options({**of_data, **limit}, "with --self-test, which uses golden images")
     from edge_mnist.cli import rendering
     from edge_mnist.model_file import find_models, read_model
     from edge_mnist.validation.c_code import is_code_folder

@@ -62,7 +62,7 @@ def to_grey(picture: Picture) -> NDArray[np.uint8]:
         PictureError: The picture cannot be read.
     """
     if isinstance(picture, np.ndarray) and _is_grey(picture):
-        return picture
+        return np.asarray(picture)  # a masked array or a matrix has an arithmetic of its own
     image = _open_image(picture)
     if not (image.width and image.height):
         raise PictureError(f"{image.width} x {image.height} pixels: the picture is empty")

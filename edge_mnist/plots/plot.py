@@ -2,7 +2,7 @@
 
 import functools
 import importlib.util
-import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from edge_mnist.predictor import Predictor
 if TYPE_CHECKING:
     from edge_mnist.training.datasets import Dataset
     from edge_mnist.training.recipes import Recipe
-    from edge_mnist.training.trainer import Epoch
 
 N_SHOWN = 60  # images in a grid of samples or predictions
 
@@ -124,8 +123,9 @@ def find_source(path: Path) -> Path:
     """
     if path.name == CHECKPOINT_NAME:
         return path.parent
-    has_model = any((path / name).is_file() for name in (FLOAT32_NAME, INT8_NAME))
-    return path if (path / CHECKPOINT_NAME).is_file() and not has_model else find_model(path)
+    has_model = any(os.path.isfile(path / name) for name in (FLOAT32_NAME, INT8_NAME))
+    has_checkpoint = os.path.isfile(path / CHECKPOINT_NAME)
+    return path if has_checkpoint and not has_model else find_model(path)
 
 
 def choose_folders(paths: Sequence[Path], folder: Path) -> list[Path]:
@@ -193,6 +193,7 @@ def _draw_run(folder: Path, dataset: "Dataset") -> dict[str, bytes]:
     """Draw the training in a run folder; return PNG files by name."""
     from edge_mnist.training.checkpoint import load_checkpoint, load_network
     from edge_mnist.training.networks import compute_logits, first_weights, to_probabilities
+    from edge_mnist.training.run import read_history
 
     checkpoint = load_checkpoint(folder / CHECKPOINT_NAME)
     _check_classes(folder, checkpoint.class_names, dataset)
@@ -273,24 +274,6 @@ def pick_samples(labels: NDArray[np.int64], n_samples: int) -> NDArray[np.int64]
     n_first = max(n_samples, int((counts > 0).sum()))
     picked = np.linspace(0, min(n_first, len(labels)) - 1, min(n_samples, len(labels)))
     return np.asarray(in_turn[picked.astype(int)], np.int64)
-
-
-def read_history(folder: Path) -> list["Epoch"]:
-    """Read the epochs of a run; none if the folder holds no history.
-
-    Raises:
-        ModelError: The history is damaged.
-    """
-    from edge_mnist.training.run import HISTORY_NAME
-    from edge_mnist.training.trainer import Epoch
-
-    path = folder / HISTORY_NAME
-    try:
-        return [Epoch(**json.loads(line)) for line in path.read_text().splitlines()]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"the history {path} is damaged: {error}") from error
 
 
 def _check_classes(path: Path, class_names: tuple[str, ...], dataset: "Dataset") -> None:

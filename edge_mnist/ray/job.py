@@ -52,6 +52,8 @@ class JobReport:
             workers are started, the model is opened.
         shutdown_s: Seconds from the last part on: Ray is stopped, the output is counted.
         pictures_per_s: Pace in between; None if this run had nothing to predict.
+        left_out: What is named like a picture and cannot be one, such as a FIFO, and folders that
+            cannot be read, each with the reason. They are not in the output.
     """
 
     folder: str
@@ -64,12 +66,13 @@ class JobReport:
     startup_s: float
     shutdown_s: float
     pictures_per_s: float | None
+    left_out: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
     def all_ok(self) -> bool:
-        """Whether no picture was rejected or could not be read."""
-        return self.statuses["ok"] == self.n_pictures
+        """Whether no picture was rejected, left out, or could not be read."""
+        return self.statuses["ok"] == self.n_pictures and not self.left_out
 
 
 def run_job(
@@ -127,6 +130,7 @@ def run_job(
         n_pictures=sum(statuses.values()),
         n_new=n_new,
         statuses=statuses,
+        left_out=inputs.left_out,
         **clock.stop(n_new),
     )
 

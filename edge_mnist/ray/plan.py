@@ -54,10 +54,13 @@ class Inputs:
     Attributes:
         paths: Files of one picture each; absolute, so that one picture has one name.
         tables: Parquet files of pictures, and the number of rows of each.
+        left_out: What is named like a picture and cannot be one, such as a FIFO, and folders that
+            cannot be read, each with the reason.
     """
 
     paths: tuple[str, ...]
     tables: dict[str, int]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,29 +114,33 @@ def list_inputs(names: Iterable[str], folder: Path) -> Inputs:
         UsageError: It does, or standard input is named.
         DataError: A name stands for nothing, or for a Parquet file without pictures.
     """
-    found = dict.fromkeys(path for name in names for path in _list_input(name, folder))
+    left_out: list[str] = []
+    found = dict.fromkeys(path for name in names for path in _list_input(name, folder, left_out))
     tables = [path for path in found if path.lower().endswith(TABLE_SUFFIX)]
     paths = tuple(path for path in found if not path.lower().endswith(TABLE_SUFFIX))
-    return Inputs(paths, {table: _count_rows(table) for table in tables})
+    return Inputs(paths, {table: _count_rows(table) for table in tables}, tuple(left_out))
 
 
-def _list_input(name: str, folder: Path) -> Iterator[str]:
+def _list_input(name: str, folder: Path, left_out: list[str]) -> Iterator[str]:
     path = Path(os.path.abspath(name))
     if name == "-":
         raise UsageError("--engine ray reads folders, pictures and Parquet files, not stdin")
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, no error where a name is too long
         raise DataError(f"no folder, picture or Parquet file {name}")
-    if not path.is_dir():
+    if not os.path.isdir(path):
         yield str(path)
         return
     if folder.resolve().is_relative_to(path.resolve()):
         raise UsageError(f"--output {folder} lies in {name}: it would be read as input")
-    listed = find_pictures(str(path), SUFFIXES | {TABLE_SUFFIX})
-    found = (one for one, left_out in listed if not left_out)
-    first = next(found, None)
-    if first is None:
-        raise DataError(f"no pictures in {name}")
-    yield from itertools.chain([first], found)
+    n_found, n_left_out = 0, len(left_out)
+    for one, reason in find_pictures(str(path), SUFFIXES | {TABLE_SUFFIX}):
+        if reason:
+            left_out.append(f"{one}: {reason}")
+        else:
+            n_found += 1
+            yield one
+    if not n_found:
+        raise DataError("; ".join([f"no pictures in {name}", *left_out[n_left_out:]]))
 
 
 def _count_rows(table: str) -> int:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from edge_mnist.errors import ModelError, one_line
+from edge_mnist.errors import ModelError, UsageError, one_line
 from edge_mnist.files import write_atomically
 from edge_mnist.training.calibration import Calibration
 from edge_mnist.training.networks import make_network
@@ -107,6 +107,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     weights = _with_prefix(tensors, WEIGHTS_PREFIX)
     if about.get("weights_sha256", hash_weights(weights)) != hash_weights(weights):
         raise ModelError(f"the checkpoint {path} is damaged: its weights are not the ones saved")
+    try:
+        return _build_checkpoint(tensors, weights, about)
+    except (KeyError, ValueError, TypeError, UsageError) as error:
+        raise ModelError(
+            f"the checkpoint {path} is damaged: its metadata cannot be read ({one_line(error)})"
+        ) from error
+
+
+def _build_checkpoint(
+    tensors: dict[str, Tensor], weights: dict[str, Tensor], about: Mapping[str, str]
+) -> Checkpoint:
     recipe = parse_recipe(about["recipe"])
     hashes = tensors[IMAGE_HASHES].numpy().view(np.uint64) if IMAGE_HASHES in tensors else None
     return Checkpoint(

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.errors import DataError, MissingPackageError, PictureError, UsageError, one_line
 from edge_mnist.files import make_folder, output_errors
+from edge_mnist.machine import is_offline
 from edge_mnist.picture import read_picture
 from edge_mnist.picture.decode import SUFFIXES
 from edge_mnist.picture.frame import frame_ink
@@ -101,14 +102,14 @@ def load_dataset(
         timeout_s: Longest time for a download; None for one that suits its size.
 
     Raises:
-        UsageError: There is no such data set.
+        UsageError: There is no such data set, or EDGE_MNIST_OFFLINE is neither 1 nor 0.
         DataError: It cannot be had, or a file is truncated or altered.
         MissingPackageError: A package that reads it is not installed.
     """
     if name == "digits":
         return _load_digits()
     if name in PUBLISHED:
-        offline = offline or os.environ.get("EDGE_MNIST_OFFLINE", "0") not in ("", "0")
+        offline = offline or is_offline()
         load = _load_mnist if name == "mnist" else _load_published
         return load(name, data_dir, offline=offline, timeout_s=timeout_s)
     if os.path.isdir(name):

@@ -1,5 +1,6 @@
 """What a model was trained on: recorded with it, and compared with the data set that tests it."""
 
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +63,6 @@ def compare_with_training(trained_on: TrainingData, dataset: Dataset, model: str
         raise DataError(
             f"{what}: it was trained on {is_leaked.sum()} of the {len(hashes)} images that are in "
             "the test part now, so its accuracy there would tell nothing; move them back, or train "
-            f"again: edge-mnist train --dataset {dataset.name}"
+            f"again: edge-mnist train --dataset {shlex.quote(dataset.name)}"
         )
     return f"{what}; it was trained on none of the {len(hashes)} images of the test part"

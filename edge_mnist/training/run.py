@@ -174,7 +174,7 @@ def train(
         UsageError: There is no such recipe, it has folds (see ``cross_validate``), ``out`` holds
             a run, or the run to resume is finished.
         TrainingError: The loss became infinite or NaN; the last good checkpoint is kept.
-        ModelError: The folder's checkpoint is of another recipe.
+        ModelError: The folder's checkpoint is of another recipe, or its files are damaged.
         ProviderError: CUDA was asked for and does not run here.
         OutputError: The folder cannot be written.
     """
@@ -272,12 +272,14 @@ def read_recipe(folder: Path) -> Recipe:
     """Read the recipe of a run folder.
 
     Raises:
-        ModelError: It is not a run folder.
+        ModelError: It is not a run folder, or the recipe is damaged.
     """
     try:
-        return parse_recipe((folder / RECIPE_NAME).read_text())
+        return parse_recipe((folder / RECIPE_NAME).read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{folder} is not a run: no {RECIPE_NAME} in it") from error
+    except (ModelError, UsageError, UnicodeDecodeError) as error:
+        raise ModelError(f"{folder / RECIPE_NAME} is damaged: {error}") from error
 
 
 def read_run_threads(folder: Path) -> int | None:
@@ -320,8 +322,8 @@ def find_checkpoint(name: str | os.PathLike[str] | None = None) -> Path:
         ModelError: There is none.
     """
     path = locate(name) if name else None
-    if path and not path.is_dir():
-        if not path.is_file():
+    if path and not os.path.isdir(path):
+        if not os.path.isfile(path):
             raise ModelError(f"no checkpoint {path}")
         return path
     checkpoints = list((path or RUNS_FOLDER).rglob(CHECKPOINT_NAME))
@@ -398,7 +400,7 @@ def _restore_run(trainer: Trainer, folder: Path) -> list[Epoch]:
     """Restore a trainer from a run's checkpoint and return the history up to there.
 
     Raises:
-        ModelError: The checkpoint is of another recipe.
+        ModelError: The checkpoint is of another recipe, or the history is damaged.
         UsageError: The run is finished.
         DataError: The data set changed since the run was started.
     """
@@ -413,8 +415,30 @@ def _restore_run(trainer: Trainer, folder: Path) -> list[Epoch]:
     trainer.restore(checkpoint)
     if read_run_threads(folder) != torch.get_num_threads():
         _write_environment(trainer, folder)
-    lines = (folder / HISTORY_NAME).read_text().splitlines()
-    return [Epoch(**json.loads(line)) for line in lines][: checkpoint.epoch]
+    # A process killed between the two files leaves an epoch more in the history.
+    history = read_history(folder)[: checkpoint.epoch]
+    if len(history) < checkpoint.epoch:
+        raise ModelError(
+            f"{folder / HISTORY_NAME} holds {len(history)} of the {checkpoint.epoch} epochs done, "
+            "so the run cannot be continued; train again with --overwrite"
+        )
+    return history
+
+
+def read_history(folder: Path) -> list[Epoch]:
+    """Read the epochs of a run; none if the folder holds no history.
+
+    Raises:
+        ModelError: The history is damaged.
+    """
+    path = folder / HISTORY_NAME
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [Epoch(**json.loads(line)) for line in lines]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"the history {path} is damaged: {error}") from error
 
 
 def check_same_data(checkpoint: Checkpoint, trained_on: TrainingData, folder: Path) -> None:

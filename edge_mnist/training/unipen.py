@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.errors import DataError, UsageError
+from edge_mnist.machine import is_offline
 from edge_mnist.training.datasets import cache_folder, named_folder
 
 DOI = "10.5281/zenodo.1195803"
@@ -146,7 +147,7 @@ def load_unipen(data_dir: Path | None = None, *, offline: bool = False) -> Chara
         path = find_unipen_in(folder) if folder else None
         if path:
             return read_unipen(path)
-    if offline or os.environ.get("EDGE_MNIST_OFFLINE", "0") not in ("", "0"):
+    if offline or is_offline():
         raise _not_at_hand("downloads are off (offline)", named)
     return read_unipen(download_unipen(cache_folder(), named=named))
 

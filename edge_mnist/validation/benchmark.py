@@ -25,7 +25,7 @@ from edge_mnist.model_file import (
     find_models,
     read_model,
 )
-from edge_mnist.session import open_session, provider_of
+from edge_mnist.session import open_session, provider_of, read_threads
 from edge_mnist.validation.timing import Latency, is_slower, measure_latencies, time_in_turns
 from edge_mnist.validation.validate import Limits, check_accuracy_lost
 
@@ -311,7 +311,7 @@ def bench(
     *,
     against: Sequence[Path] = (),
     provider: str = "auto",
-    threads: int = 1,
+    threads: int | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     with_torch: bool = True,
 ) -> BenchReport:
@@ -322,16 +322,18 @@ def bench(
             would use.
         against: Any other image classifiers.
         provider: ``auto``, ``cpu`` or ``cuda``.
-        threads: Threads within one operator, for onnxruntime and PyTorch.
+        threads: Threads within one operator, for onnxruntime and PyTorch; EDGE_MNIST_THREADS or 1
+            if None.
         batch_sizes: For throughput.
         with_torch: Measure PyTorch on the same weights too, where torch and a checkpoint are.
 
     Raises:
         ModelError: A file is missing or cannot be opened.
         ProviderError: CUDA was asked for and does not really run.
-        UsageError: A file of ``against`` is no image classifier.
+        UsageError: A file of ``against`` is no image classifier, or ``threads`` is out of range.
     """
-    variants = open_variants(models, against, provider, threads, with_torch)
+    n_threads = read_threads(threads) or 1
+    variants = open_variants(models, against, provider, n_threads, with_torch)
     latencies = measure_latencies(
         {one.name: partial(one.run, one.fixed_batch or 1) for one in variants}
     )
@@ -355,7 +357,7 @@ def bench(
         )
         for one in variants
     )
-    return BenchReport(processor_name(), threads, measured, recommend(measured))
+    return BenchReport(processor_name(), n_threads, measured, recommend(measured))
 
 
 def open_variants(

@@ -68,7 +68,7 @@ class CodeReport:
 
 def is_code_folder(name: str | os.PathLike[str]) -> bool:
     """Return whether a name stands for a folder that ``export --target c`` wrote."""
-    return (Path(name) / SOURCES[1]).is_file()
+    return os.path.isfile(Path(name) / SOURCES[1])
 
 
 def validate_code(

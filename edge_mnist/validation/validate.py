@@ -58,6 +58,16 @@ class Limits:
     label_changes: int = 0
     accuracy_lost: float = 0.001
 
+    def __post_init__(self) -> None:
+        """Refuse limits that no model could keep.
+
+        Raises:
+            UsageError: One is negative or NaN.
+        """
+        for name, limit in vars(self).items():
+            if not limit >= 0:
+                raise UsageError(f"{name}: expected 0 or more, got {limit}")
+
 
 @dataclass(frozen=True)
 class Check:
@@ -115,7 +125,7 @@ class Accuracy:
     Attributes:
         n_images: Images in the test set.
         accuracy: Share of correct labels, whatever the confidence.
-        by_class: That share for each class.
+        by_class: That share for each class that has test images.
         calibration_error: Expected calibration error: the distance of confidence and accuracy.
         rejected: Share with a confidence below the rejection threshold.
     """
@@ -395,6 +405,7 @@ def measure_accuracy(
     by_class = {
         name: float(correct[dataset.test_labels == label].mean())
         for label, name in enumerate(dataset.class_names)
+        if (dataset.test_labels == label).any()
     }
     return predicted, Accuracy(
         n_images=len(correct),
