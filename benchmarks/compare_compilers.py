@@ -1,9 +1,9 @@
-"""Compare exported C of many compilers with onnxruntime, on MNIST's test images.
+r"""Compare exported C of many compilers with onnxruntime, on MNIST's test images.
 
 gcc and clang with -O0, -O2, -O3 and -Os, for x86-64, for 32 bits, and for a big-endian processor in
 qemu; and with clang's sanitizers. Prints on how many images all logits are equal, bit for bit.
 
-    apt-get install --no-install-recommends gcc clang gcc-i686-linux-gnu libc6-dev-i386-cross \\
+    apt-get install --no-install-recommends gcc clang gcc-i686-linux-gnu libc6-dev-i386-cross \
         gcc-powerpc-linux-gnu libc6-dev-powerpc-cross qemu-user
     python benchmarks/compare_compilers.py nano default max --images 1000
 """
