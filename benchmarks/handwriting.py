@@ -5,6 +5,9 @@ and signs of those writers that look like no digit; and on a folder of pictures 
 that has the columns file and label.
 
     python benchmarks/handwriting.py default nano --data-dir FOLDER --pictures FOLDER
+
+``--curve`` shows instead what a larger or smaller rejection threshold would do, on the held-out
+images by which it is chosen.
 """
 
 import argparse
@@ -21,14 +24,16 @@ from numpy.typing import NDArray
 from edge_mnist import Predictor
 from edge_mnist.errors import DataError
 from edge_mnist.model_file import find_models
-from edge_mnist.training.datasets import load_dataset
+from edge_mnist.training.datasets import load_dataset, split_training
 from edge_mnist.training.handwriting import Handwriting
+from edge_mnist.training.recipes import find_recipe
 from edge_mnist.training.unipen import load_unipen
 
 # Test images whose label five raters did not confirm.
 DISPUTED = (
     947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729,
 )  # fmt: skip
+CURVE = (0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.02, 0.03)  # digits rejected
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -117,6 +122,30 @@ def measure_all(
         yield measure_pictures(predictor, arguments.pictures)
 
 
+def print_curve(predictor: Predictor, handwriting: Handwriting, data_dir: Path | None) -> None:
+    """Print what thresholds do that reject given shares of the validation writers' digits."""
+    dataset = load_dataset("mnist", data_dir=data_dir)
+    _, held_out = split_training(dataset, find_recipe("default"))
+    digits = handwriting.draw_held_out(handwriting.split.validation)
+    letters = handwriting.draw_held_out_letters(handwriting.split.validation)
+    predicted, probabilities = predictor.predict_images(digits.images)
+    is_right, confidences = predicted == digits.labels, probabilities.max(axis=1)
+    others = [
+        predictor.predict_images(images)[1].max(axis=1)
+        for images in (letters, dataset.train_images[held_out])
+    ]
+    print("threshold  UNIPEN digits rejected  read right and rejected  letters  MNIST validation")
+    for share in CURVE:
+        threshold = float(np.quantile(confidences, share))
+        rejected = confidences < threshold
+        of_letters, of_mnist = (float((other < threshold).mean()) for other in others)
+        print(
+            f"{threshold:9.3f}  {show(float(rejected.mean())):>22}"
+            f"  {show(float((rejected & is_right).mean())):>23}"
+            f"  {show(of_letters)}  {show(of_mnist):>16}"
+        )
+
+
 def show(share: float | None) -> str:
     """Return a share in percent."""
     return f"{share:7.2%}" if share is not None else f"{'-':>7}"
@@ -128,6 +157,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="model files, folders or released models")
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST and UNIPEN")
     parser.add_argument("--pictures", type=Path, help="folder of pictures with labels.csv")
+    parser.add_argument("--curve", action="store_true", help="show other rejection thresholds")
     parser.add_argument("--part", choices=("validation", "test"), default="test")
     arguments = parser.parse_args()
     if arguments.pictures and not (arguments.pictures / "labels.csv").is_file():
@@ -137,9 +167,12 @@ def main() -> None:
     except DataError as error:
         parser.error(str(error))
     print("$", shlex.join(["python", *sys.argv]))
-    for path in find_models([Path(model) for model in arguments.models]):
+    for path in find_models(arguments.models):
         predictor = Predictor(path)
         print(f"\n{path}, rejected below {predictor.info.rejection_threshold:.3f}")
+        if arguments.curve:
+            print_curve(predictor, handwriting, arguments.data_dir)
+            continue
         print(f"{'':24}  {'n':>6}    right  right, accepted  rejected")
         for one in measure_all(predictor, handwriting, arguments):
             shares = f"{show(one.right)}  {show(one.right_accepted):>15}  {show(one.rejected):>8}"

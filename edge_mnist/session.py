@@ -63,7 +63,10 @@ def provider_of(session: "onnxruntime.InferenceSession") -> str:
 
 
 def run_session(
-    session: "onnxruntime.InferenceSession", output: str, images: NDArray[np.uint8]
+    session: "onnxruntime.InferenceSession",
+    output: str,
+    images: NDArray[np.uint8],
+    provider: str,
 ) -> NDArray[np.float32]:
     """Run a model on one batch.
 
@@ -74,12 +77,14 @@ def run_session(
         session: An open session on a file that keeps the contract.
         output: ``logits`` or ``probabilities``.
         images: Shape (N, 28, 28), uint8.
+        provider: The one that the session runs on; see ``provider_of``.
 
     Returns:
         Shape (N, classes), float32.
     """
-    if provider_of(session) == "cpu":
-        return cast("NDArray[np.float32]", session.run([output], {"images": images})[0])
+    if provider == "cpu":
+        outputs: list[NDArray[np.float32]] = session.run([output], {"images": images})
+        return outputs[0]
     return run_bound(session, output, images)
 
 

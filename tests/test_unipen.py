@@ -14,6 +14,7 @@ from edge_mnist.picture import read_picture
 from edge_mnist.picture.frame import frame_ink
 from edge_mnist.training import unipen
 from edge_mnist.training.strokes import (
+    coarsen,
     frame_thin,
     is_outlier,
     render_characters,
@@ -329,12 +330,14 @@ def test_shares_that_cannot_be(shares: tuple[float, float]) -> None:
         split_writers(many_writers(), validation_share=shares[0], test_share=shares[1])
 
 
-@pytest.mark.parametrize("paint_share", [0, 1])
-def test_renderings_are_in_the_form_of_mnist(paint_share: float) -> None:
+@pytest.mark.parametrize(("paint_share", "coarse_share"), [(0, 0), (1, 0), (0, 1)])
+def test_renderings_are_in_the_form_of_mnist(paint_share: float, coarse_share: float) -> None:
     characters = many_writers()
     rows = np.tile(np.arange(80), 3)
     generator = np.random.default_rng(1)
-    images = render_characters(characters, rows, generator, paint_share=paint_share)
+    images = render_characters(
+        characters, rows, generator, paint_share=paint_share, coarse_share=coarse_share
+    )
     assert images.shape == (240, 28, 28)
     assert images.dtype == np.uint8
     sides = [[np.flatnonzero(image.any(axis=axis)) for axis in (0, 1)] for image in images]
@@ -380,7 +383,9 @@ def test_dots_are_rendered() -> None:
         assert images.any(axis=(1, 2)).all()
 
 
-@pytest.mark.parametrize("options", [{"paint_share": 1.1}, {"paint_share": -1}, {"bending": -1}])
+@pytest.mark.parametrize(
+    "options", [{"paint_share": 1.1}, {"paint_share": -1}, {"coarse_share": 2}, {"bending": -1}]
+)
 def test_renderings_that_cannot_be(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="paint_share"):
         render_characters(many_writers(), np.arange(2), np.random.default_rng(0), **options)
@@ -394,6 +399,19 @@ def test_small_canvas_is_framed_as_the_picture_path_does(side_px: int) -> None:
     ink = np.asarray(sheet)
     for picture in (ink, 255 - ink):
         np.testing.assert_array_equal(read_picture(picture).image, frame_thin(ink))
+
+
+def test_coarse_ink_has_few_pixels() -> None:
+    generator = np.random.default_rng(4)
+    sheet = Image.new("L", (80, 120))
+    ImageDraw.Draw(sheet).line([(20, 15), (60, 15), (30, 105)], 255, 3)
+    small = [coarsen(np.asarray(sheet), generator) for _ in range(200)]
+    assert {max(one.shape) for one in small} == set(range(9, 19))
+    n_levels = np.array([len(np.unique(one)) for one in small])
+    assert 0.3 < (n_levels == 2).mean() < 0.7
+    assert all(one.max() > 0 for one in small)
+    n_square = sum(one.shape[0] == one.shape[1] for one in small)
+    assert 20 <= n_square <= 80
 
 
 def test_thin_digits() -> None:

@@ -150,6 +150,7 @@ def test_no_network_is_one_line(edge_mnist: Command, tmp_path: Path) -> None:
     [
         (("--target", "moon"), "no target named 'moon'"),
         (("--target", "web", "--quantize"), "--quantize has no effect with --target web"),
+        (("--max-accuracy-lost", "0.1"), "--max-accuracy-lost has no effect without --quantize"),
     ],
 )
 def test_wrong_usage(edge_mnist: Command, options: tuple[str, ...], words: str) -> None:

@@ -48,7 +48,10 @@ def export(
         bool, typer.Option("--overwrite", help="Replace files that no export wrote.")
     ] = False,
     max_accuracy_lost: Annotated[
-        float | None, typer.Option(help="Share of accuracy that int8 may lose. [default: 0.001]")
+        float | None,
+        typer.Option(
+            help="Share of accuracy that int8 may lose; needs --quantize. [default: 0.001]"
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="State_dict of net.py:Net: .pt, .pth or .safetensors.")

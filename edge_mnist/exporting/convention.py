@@ -38,13 +38,14 @@ MIN_PROBABILITY = 1e-30  # a smaller one counts as this, so that its logarithm i
 BATCH_SIZES = (2, 1, 64, 32, 128, 100, 16, 256, 8)  # tried in turn on a network of unknown batch
 ROW_ATOL = 1e-3  # of the spread of outputs: what rounding may change, and another batch may not
 FLOAT32 = np.dtype(np.float32)
+Scaling = tuple[float, tuple[float, ...], tuple[float, ...]]  # (image * scale - means) / stds
 OUTPUTS = ("logits", "log-probabilities", "probabilities", "independent probabilities")
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class OutputsError(ModelError):
+class NetworkOutputError(ModelError):
     """A network ran, and returned something else than one row of numbers for each image.
 
     Attributes:
@@ -194,11 +195,15 @@ class PixelConvention:
         return self.std if isinstance(self.std, tuple) else (self.std,)
 
     @property
+    def scaling(self) -> Scaling:
+        """Scale, means and standard deviations."""
+        return self.scale, self.means, self.stds
+
+    @property
     def pixels(self) -> str:
         """The scale in words."""
-        named = (self.scale, self.means, self.stds)
         for scale in SCALES:
-            if named == (scale.scale, scale.means, scale.stds):
+            if scale.scaling == self.scaling:
                 return scale.text
         return f"(image * {self.scale:.6g} - {self.mean}) / {self.std}"
 
@@ -253,6 +258,11 @@ class Scale:
     means: tuple[float, ...] = (0.0,)
     stds: tuple[float, ...] = (1.0,)
     is_rare: bool = False
+
+    @property
+    def scaling(self) -> Scaling:
+        """Scale, means and standard deviations."""
+        return self.scale, self.means, self.stds
 
 
 # The plainest first.
@@ -343,17 +353,17 @@ class Statement:
         return (
             self.layout in (None, candidate.layout)
             and self.inverted in (None, candidate.inverted)
-            and self.scale in (None, (candidate.scale, candidate.means, candidate.stds))
+            and self.scaling in (None, candidate.scaling)
         )
 
     @cached_property
-    def scale(self) -> tuple[float, tuple[float, ...], tuple[float, ...]] | None:
-        """Scale, means and stds that are stated."""
+    def scaling(self) -> Scaling | None:
+        """Scale, means and standard deviations that are stated."""
         if self.mean is not None and self.std is not None:
             return PixelConvention().scale, (self.mean,), (self.std,)
         for scale in SCALES:
             if scale.name == self.input_scale:
-                return scale.scale, scale.means, scale.stds
+                return scale.scaling
         return None
 
 
@@ -543,11 +553,11 @@ def list_candidates(
     layouts: Sequence[Layout], dtype: np.dtype[Any], stated: Statement
 ) -> Iterator[PixelConvention]:
     """Yield the conventions to try, the plainest first."""
-    scales = [(one.scale, one.means, one.stds) for one in SCALES]
+    scales = [one.scaling for one in SCALES]
     if dtype == np.uint8:
-        scales = [(1.0, (0.0,), (1.0,))]
-    if stated.scale and stated.scale not in scales:
-        scales.append(stated.scale)
+        scales = [PixelConvention(1.0).scaling]
+    if stated.scaling and stated.scaling not in scales:
+        scales.append(stated.scaling)
     seen = set()
     for layout, inverted, (scale, means, stds) in itertools.product(layouts, (False, True), scales):
         if len(means) > layout.channels:
@@ -631,17 +641,17 @@ def check_outputs(name: str, outputs: NDArray[np.float32], n: int, n_classes: in
     """Check that a network returned one row for each image, one number for each class.
 
     Raises:
-        OutputsError: It did not.
+        NetworkOutputError: It did not.
     """
     if outputs.shape == (n, n_classes):
         return
     if outputs.ndim == 2 and len(outputs) == n:
-        raise OutputsError(
+        raise NetworkOutputError(
             f"the network {name} has {outputs.shape[1]} classes: it returns {outputs.shape} for "
             f"{n} images, expected {(n, n_classes)}: one logit for each class of the data set",
             is_near=True,
         )
-    raise OutputsError(
+    raise NetworkOutputError(
         f"the network {name} returns {outputs.shape} for {n} images, expected {(n, n_classes)}: "
         "one row for each image, one number for each class"
     )
@@ -694,7 +704,7 @@ def run_batches(
         full = _repeat(batch, size) if network.batch_size else batch
         outputs = network.run(full)
         if outputs.ndim != 2 or len(outputs) != len(full):
-            raise OutputsError(
+            raise NetworkOutputError(
                 f"the network {network.name} returns {outputs.shape} for {len(full)} images, "
                 "expected one row for each; squeeze() drops a batch of one, flatten(1) keeps it"
             )
@@ -775,9 +785,8 @@ def _get_distance(trial: Trial) -> float:
 
 def is_rare(convention: PixelConvention) -> bool:
     """Return whether a convention is kept only if its accuracy stands out, or if it is stated."""
-    named = (convention.scale, convention.means, convention.stds)
-    rare = [(one.scale, one.means, one.stds) for one in SCALES if one.is_rare]
-    return named in rare or LAYOUTS[convention.layout].fit == "zero-padded"
+    rare = [one.scaling for one in SCALES if one.is_rare]
+    return convention.scaling in rare or LAYOUTS[convention.layout].fit == "zero-padded"
 
 
 def is_equivalent(one: Trial, other: Trial) -> bool:
@@ -903,7 +912,7 @@ def _is_same(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
 
 def _rank(error: ModelError) -> int:
     """Return how far a network came: it failed, returned something odd, or other classes."""
-    if not isinstance(error, OutputsError):
+    if not isinstance(error, NetworkOutputError):
         return 0
     return 2 if error.is_near else 1
 

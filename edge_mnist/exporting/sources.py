@@ -912,7 +912,7 @@ def _take_tensor(name: str, outputs: Any) -> NDArray[np.float32]:
     """Return the only tensor of what a network returned.
 
     Raises:
-        OutputsError: There are several, or none.
+        NetworkOutputError: There are several, or none.
     """
     import torch
 
@@ -921,12 +921,12 @@ def _take_tensor(name: str, outputs: Any) -> NDArray[np.float32]:
     if isinstance(outputs, list | tuple) and len(outputs) == 1:
         outputs = outputs[0]
     if isinstance(outputs, list | tuple):
-        raise convention.OutputsError(
+        raise convention.NetworkOutputError(
             f"the network {name} returns {len(outputs)} outputs, expected one with a number for "
             "each class; wrap it in a module that returns that one"
         )
     if not isinstance(outputs, torch.Tensor):
-        raise convention.OutputsError(
+        raise convention.NetworkOutputError(
             f"the network {name} returns {type(outputs).__name__}, expected a tensor"
         )
     return np.asarray(outputs.detach().float().cpu().numpy(), np.float32)

@@ -84,6 +84,8 @@ def _export_onnx(
     dataset: str | None = None,
     **options: Any,
 ) -> TargetResult:
+    if max_accuracy_lost is not None and not quantize:
+        raise UsageError("--max-accuracy-lost has no effect without --quantize")
     if not (source and source.endswith(".onnx")):  # PyTorch is not needed for somebody's ONNX file
         require_package("torch", "train")
     require_package("onnx", "onnx")

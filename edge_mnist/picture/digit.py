@@ -28,7 +28,7 @@ Value = TypeVar("Value", np.uint8, np.bool_)
 WORK_SIDE_PX = (
     256  # pictures of more than its square are downscaled; a digit 5 % as high keeps 13 px
 )
-MAX_SIDE_PX = 2048  # of a downscaled picture; for long strips
+MAX_STRIP_PX = 2048  # of a downscaled picture; for long strips
 PHOTO_SIDE_PX = 100  # smaller pictures are drawings: without noise, shadows or dark page edges
 FLAT_SIDE_PX = 40  # up to here a closing's window would be as small as a stroke is wide
 MIN_SIDE_PX = 3  # a narrower picture shows no digit
@@ -174,13 +174,13 @@ def resize_box(levels: Levels, height: int, width: int) -> Levels:
 
 
 def _downscale(grey: Levels) -> Levels:
-    """Average a picture down to ``WORK_SIDE_PX`` squared and ``MAX_SIDE_PX`` a side at most."""
+    """Average a picture down to ``WORK_SIDE_PX`` squared and ``MAX_STRIP_PX`` a side at most."""
     height, width = grey.shape
     longer, shorter = max(grey.shape), min(grey.shape)
-    if WORK_SIDE_PX**2 * longer >= MAX_SIDE_PX**2 * shorter:
-        if longer <= MAX_SIDE_PX:
+    if WORK_SIDE_PX**2 * longer >= MAX_STRIP_PX**2 * shorter:
+        if longer <= MAX_STRIP_PX:
             return grey
-        sides = [max(1, (2 * MAX_SIDE_PX * side + longer) // (2 * longer)) for side in grey.shape]
+        sides = [max(1, (2 * MAX_STRIP_PX * side + longer) // (2 * longer)) for side in grey.shape]
     else:
         if grey.size <= WORK_SIDE_PX**2:
             return grey

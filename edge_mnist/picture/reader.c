@@ -13,7 +13,7 @@ typedef int edge_mnist_no_reader; /* C99 has no empty file */
 
 /* The constants of digit.py and frame.py; tests compare them. */
 #define WORK_SIDE_PX 256u
-#define MAX_SIDE_PX 2048u
+#define MAX_STRIP_PX 2048u
 #define PHOTO_SIDE_PX 100u
 #define FLAT_SIDE_PX 40u
 #define MIN_SIDE_PX 3u
@@ -1295,10 +1295,10 @@ static void downscaled_size(uint32_t width, uint32_t height, uint32_t *new_width
     uint64_t square = (uint64_t)WORK_SIDE_PX * WORK_SIDE_PX;
     *new_width = width;
     *new_height = height;
-    if (square * longer >= (uint64_t)MAX_SIDE_PX * MAX_SIDE_PX * shorter) {
-        if (longer <= MAX_SIDE_PX) return;
-        *new_width = max_u32(1, (2 * MAX_SIDE_PX * width + longer) / (2 * longer));
-        *new_height = max_u32(1, (2 * MAX_SIDE_PX * height + longer) / (2 * longer));
+    if (square * longer >= (uint64_t)MAX_STRIP_PX * MAX_STRIP_PX * shorter) {
+        if (longer <= MAX_STRIP_PX) return;
+        *new_width = max_u32(1, (2 * MAX_STRIP_PX * width + longer) / (2 * longer));
+        *new_height = max_u32(1, (2 * MAX_STRIP_PX * height + longer) / (2 * longer));
     } else if ((uint64_t)width * height > square) {
         *new_width = (isqrt(4 * square * width / height) + 1) / 2;
         *new_height = (isqrt(4 * square * height / width) + 1) / 2;

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import mimetypes
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +15,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
+from pydantic_core import to_json
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -97,6 +97,7 @@ def make_app(settings: Settings) -> ASGIApp:
     engine = Engine(predictor, settings, metrics, threads=threads)
     predict = _make_predict(engine, settings, metrics)
     api = _make_api(engine, settings, metrics, log, predict)
+    described = frozenset(api.openapi()["paths"])
     files = [
         _make_file_route(file)
         for folder in FOLDERS
@@ -115,8 +116,6 @@ def make_app(settings: Settings) -> ASGIApp:
             await api(scope, receive, send)
 
     open_paths = frozenset((*(route.path for route in files), *HEALTH, "/openapi.json"))
-    names = {"name": name_model(predictor.info), "version": kserve.VERSION}
-    described = frozenset(path.format(**names) for path in api.openapi()["paths"])
     app: ASGIApp = RequestMiddleware(
         dispatch, settings, metrics, log, open_paths=open_paths, routes=open_paths | described
     )
@@ -154,6 +153,11 @@ def _make_api(
         log.flush()
         engine.close()
 
+    async def answer_error(request: Request, error: Any) -> Response:
+        if getattr(error, "status_code", 0) == 404:
+            error.detail = f"nothing at {request.scope['path']}; the model is at {model_path}"
+        return make_error(error)
+
     api = FastAPI(
         title="edge-mnist",
         description="Handwritten digits: pictures in, digits out. Every error is one line of JSON.",
@@ -163,10 +167,14 @@ def _make_api(
         redirect_slashes=False,  # the address would be made from the request's Host header
         lifespan=lifespan,
         responses={status: {"model": Error} for status in STATUSES},
+        exception_handlers=dict.fromkeys(
+            (HTTPException, RequestValidationError, Exception), answer_error
+        ),
     )
     schemes = (APIKeyHeader(name="X-API-Key", auto_error=False), HTTPBearer(auto_error=False))
     key = [Depends(scheme) for scheme in schemes if settings.key]  # the middleware checks it
-    about = _describe_model(engine)
+    names, about = engine.predictor.info.class_names, _describe_model(engine)
+    model_path = f"/v2/models/{name_model(engine.predictor.info)}"
     api.post(
         PREDICT,
         tags=["pictures"],
@@ -179,7 +187,7 @@ def _make_api(
     async def health() -> dict[str, Any]:
         """Run the model, and tell which it is, and on what it runs."""
         kserve.check_model(engine)
-        return {"status": "ok", **about, "class_names": engine.predictor.info.class_names}
+        return {"status": "ok", **about, "class_names": names}
 
     @api.get("/metrics", tags=["operation"], dependencies=key, response_class=PlainTextResponse)
     async def show_metrics() -> Response:
@@ -187,13 +195,10 @@ def _make_api(
         content, media_type = metrics.render()
         return Response(content, headers={"content-type": media_type})
 
-    router = kserve.KServe(engine, settings, metrics).make_router(
-        api.version, read_picture(EXAMPLE).image
-    )
+    example = read_picture(EXAMPLE).image
+    router = kserve.make_router(engine, settings, metrics, api.version, example)
     api.include_router(router, dependencies=key)
-    api.add_exception_handler(HTTPException, _answer_http)
-    api.add_exception_handler(RequestValidationError, _answer_invalid)
-    api.add_exception_handler(Exception, _answer_failure)
+    api.openapi()["components"]["schemas"] |= kserve.SCHEMAS
     return api
 
 
@@ -202,7 +207,6 @@ def _make_predict(
 ) -> Callable[..., Awaitable[Response]]:
     """Make the endpoint of ``POST /predict``."""
     names = engine.predictor.info.class_names
-    encode = json.JSONEncoder(separators=(",", ":")).encode
     about = {"schema_version": SCHEMA_VERSION, **_describe_model(engine)}
 
     async def predict(
@@ -221,14 +225,14 @@ def _make_predict(
         predictions = await engine.predict([content for _, content in uploads])
         items = []
         for (name, _), prediction in zip(uploads, predictions, strict=True):
-            metrics.count_picture(prediction.status)
+            metrics.pictures(prediction.status).inc()
             known = {"path": name, **prediction.to_dict(names, top_k=top_k)}
             if seen and prediction.image is not None:
                 known["seen"] = base64.b64encode(prediction.image.tobytes()).decode()
             items.append(known)
         spent_ms = (time.perf_counter() - started) * 1000
         headers = {"server-timing": f"predict;dur={spent_ms:.2f}"}
-        return Response(encode(about | {"items": items}), 200, headers, "application/json")
+        return Response(to_json(about | {"items": items}), 200, headers, "application/json")
 
     return predict
 
@@ -281,15 +285,3 @@ def _describe_model(engine: Engine) -> dict[str, str]:
         "provider": predictor.provider,
         "reader": predictor.reader,
     }
-
-
-async def _answer_http(_: Request, error: Any) -> Response:
-    return make_error(error.status_code, error.detail, error.headers)
-
-
-async def _answer_invalid(_: Request, error: Any) -> Response:
-    return make_error(422, kserve.describe_error(error.errors()[0]))
-
-
-async def _answer_failure(_: Request, __: Exception) -> Response:
-    return make_error(500, "the server failed; its log says why")  # the middleware logs it

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
-from edge_mnist.errors import PictureError
 from edge_mnist.picture import ModelInput
-from edge_mnist.picture.decode import Picture, count_pixels, to_grey
+from edge_mnist.picture.decode import count_pixels, to_grey
 from edge_mnist.picture.digit import find_mnist_image
 from edge_mnist.predictor import Prediction, Predictor
 from edge_mnist.serving.metrics import Metrics
@@ -52,7 +51,7 @@ class Engine:
         self._n_waiting = 0
         is_framed = predictor.info.framing != "whole"  # else no form is looked for
         self._loop_pixels = min(SMALL_PIXELS, settings.max_pixels) if is_framed else -1
-        self._pending: list[tuple[ModelInput, asyncio.Future[Prediction]]] = []
+        self._pending: list[tuple[bytes, asyncio.Future[Prediction | None]]] = []
         self._small = ThreadPoolExecutor(1, thread_name_prefix="small")
         self._large = ThreadPoolExecutor(threads, thread_name_prefix="large")
 
@@ -65,16 +64,19 @@ class Engine:
     async def predict(self, pictures: Sequence[bytes]) -> list[Prediction]:
         """Read the digits in the pictures of one request, each the content of a file."""
         if len(pictures) == 1 and self._is_tiny(pictures[0]):
-            return [await self._predict_tiny(pictures[0])]
+            prediction = await self._predict_soon(pictures[0])
+            if prediction:
+                return [prediction]
         async with self._admit(len(pictures)):
             are_small = all(len(one) <= SMALL_BYTES for one in pictures)
             pool = self._small if are_small else self._large
             counts: list[int] = await self.run(list, map(count_pixels, pictures), pool=pool)
             if sum(counts) > self._settings.max_pixels:
                 raise HTTPException(413, f"more than {self._settings.max_pixels:,} pixels")
-            if are_small and max(counts) <= SMALL_PIXELS:
-                return await self._predict_small(pictures)
             predict = self.predictor.predict_batch
+            if are_small and max(counts) <= SMALL_PIXELS:
+                self._metrics.batches.observe(len(pictures))
+                return await self.run(predict, pictures, pool=pool)
             answers = await asyncio.gather(*(self.run(predict, [one]) for one in pictures))
             return [answer for (answer,) in answers]
 
@@ -115,39 +117,49 @@ class Engine:
     def _is_tiny(self, picture: bytes) -> bool:
         return len(picture) <= LOOP_BYTES and count_pixels(picture) <= self._loop_pixels
 
-    async def _predict_tiny(self, picture: bytes) -> Prediction:
-        found: Picture = picture
-        with suppress(PictureError):  # the thread makes an answer of it
-            found = grey = to_grey(picture)
-            image = find_mnist_image(grey)
-            if image is not None:
-                return await self._classify_soon(ModelInput(image))
-        async with self._admit(1):
-            return (await self._predict_small([found]))[0]
-
-    async def _predict_small(self, pictures: Sequence[Picture]) -> list[Prediction]:
-        self._metrics.batches.observe(len(pictures))
-        return await self.run(self.predictor.predict_batch, pictures, pool=self._small)
-
-    def _classify_soon(self, model_input: ModelInput) -> asyncio.Future[Prediction]:
+    def _predict_soon(self, picture: bytes) -> asyncio.Future[Prediction | None]:
+        """Classify a picture that has the form of an MNIST image; others give None."""
         loop = asyncio.get_running_loop()
         if not self._pending:
-            loop.call_soon(self._classify_pending)  # after all that this turn of the loop brings
-        answer: asyncio.Future[Prediction] = loop.create_future()
-        self._pending.append((model_input, answer))
+            loop.call_soon(self._predict_pending)  # after all that this turn of the loop brings
+        answer: asyncio.Future[Prediction | None] = loop.create_future()
+        self._pending.append((picture, answer))
         return answer
 
-    def _classify_pending(self) -> None:
+    def _predict_pending(self) -> None:
         batch, self._pending = self._pending[:LOOP_BATCH], self._pending[LOOP_BATCH:]
         if self._pending:
-            asyncio.get_running_loop().call_soon(self._classify_pending)
-        self._metrics.batches.observe(len(batch))
-        inputs, answers = zip(*batch, strict=True)
+            asyncio.get_running_loop().call_soon(self._predict_pending)
+        # Read one after the other: where each request reads its own, server and decoder displace
+        # each other's code from the processor's cache, and reading takes up to three times as long.
+        inputs, answers = [], []
+        for picture, answer in batch:
+            image = _find_mnist_image(picture)
+            if answer.cancelled():
+                continue
+            if image is None:
+                answer.set_result(None)
+            else:
+                inputs.append(ModelInput(image))
+                answers.append(answer)
+        if inputs:
+            self._classify_now(inputs, answers)
+
+    def _classify_now(
+        self, inputs: list[ModelInput], answers: list[asyncio.Future[Prediction | None]]
+    ) -> None:
+        self._metrics.batches.observe(len(inputs))
         try:
             predictions = self.predictor.predict_inputs(inputs)
         except Exception as error:  # must reach those who wait
             for answer in answers:
-                answer.cancelled() or answer.set_exception(error)
+                answer.set_exception(error)
             return
         for answer, prediction in zip(answers, predictions, strict=True):
-            answer.cancelled() or answer.set_result(prediction)
+            answer.set_result(prediction)
+
+
+def _find_mnist_image(picture: bytes) -> NDArray[np.uint8] | None:
+    with suppress(Exception):  # a thread reads it again, and the error is that request's own
+        return find_mnist_image(to_grey(picture))
+    return None

@@ -8,10 +8,11 @@ import json
 import math
 import re
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
@@ -19,6 +20,7 @@ from starlette.exceptions import HTTPException
 from edge_mnist.model_file import OUTPUTS, name_model
 from edge_mnist.serving.engine import Engine
 from edge_mnist.serving.metrics import Metrics
+from edge_mnist.serving.middleware import describe_fault
 from edge_mnist.serving.settings import Settings
 
 VERSION = "1"  # as in the repository that `export --target triton` writes
@@ -27,7 +29,7 @@ HEADER_LENGTH = "inference-header-content-length"
 SIDE_PX = 28
 JSON_PIXEL_BYTES = 8  # "255, " and white space
 HEAD_BYTES = 4096
-STAGES = ("success", "fail", "compute_infer")
+REFERENCE = "#/components/schemas/{model}"
 
 # JSON has one kind of number: 7.0 is 7. A body may hold many errors, and one of them is told.
 Level = Annotated[float, Field(strict=True, ge=0, le=255, multiple_of=1)]
@@ -73,6 +75,11 @@ class InferRequest(BaseModel):
     outputs: Annotated[list[InferOutput], Field(max_length=2)] | None = None
 
 
+# Of OpenAPI: FastAPI adds the models of bodies that it parses, and does not parse these.
+SCHEMAS = InferRequest.model_json_schema(ref_template=REFERENCE)
+SCHEMAS = {InferRequest.__name__: SCHEMAS, **SCHEMAS.pop("$defs")}
+
+
 def parse_infer(
     body: bytes, header_length: str | None, max_images: int
 ) -> tuple[InferRequest, NDArray[np.uint8]]:
@@ -92,7 +99,7 @@ def parse_infer(
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         status = 400 if first["type"] == "json_invalid" else 422
-        raise HTTPException(status, describe_error(first)) from None
+        raise HTTPException(status, describe_fault(first)) from None
     (given,) = request.inputs
     if given.shape[0] > max_images:
         raise HTTPException(413, f"expected at most {max_images} images, got {given.shape[0]}")
@@ -131,25 +138,11 @@ def encode_infer(
 
 def describe_infer(example: NDArray[np.uint8]) -> dict[str, Any]:
     """Describe the body of an inference for OpenAPI, with an image, shape (28, 28), to send."""
-    schema = InferRequest.model_json_schema()
-    definitions = schema.pop("$defs")
-
-    def inline(part: Any) -> Any:  # a reference would point into the whole OpenAPI document
-        if isinstance(part, dict):
-            found = definitions[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
-            return {key: inline(value) for key, value in found.items()}
-        return [inline(one) for one in part] if isinstance(part, list) else part
-
     images = {"name": "images", "shape": [1, SIDE_PX, SIDE_PX], "datatype": "UINT8"}
     body = {"inputs": [images | {"data": example.ravel().tolist()}]}
-    content = {"application/json": {"schema": inline(schema), "example": body}}
+    schema = {"$ref": REFERENCE.format(model=InferRequest.__name__)}
+    content = {"application/json": {"schema": schema, "example": body}}
     return {"requestBody": {"required": True, "content": content}}
-
-
-def describe_error(error: Any) -> str:
-    """Return one fault that pydantic found, and where."""
-    place = ".".join(map(str, error["loc"]))
-    return f"{place}: {error['msg']}" if place else str(error["msg"])
 
 
 def check_model(engine: Engine) -> None:
@@ -160,119 +153,105 @@ def check_model(engine: Engine) -> None:
         raise HTTPException(503, f"the model does not run: {error}") from error
 
 
-class KServe:
-    """The endpoints below ``/v2``."""
+def make_router(
+    engine: Engine, settings: Settings, metrics: Metrics, version: str, example: NDArray[np.uint8]
+) -> APIRouter:
+    """Make the routes below ``/v2``.
 
-    def __init__(self, engine: Engine, settings: Settings, metrics: Metrics) -> None:
-        """Serve the model of an engine."""
-        self._engine, self._settings, self._metrics = engine, settings, metrics
-        self._name = name_model(engine.predictor.info)
-        self._n_classes = len(engine.predictor.info.class_names)
-        pixels = settings.max_pictures * SIDE_PX**2
-        # Parsing JSON holds Python's lock, so the body is no larger than the images allowed need.
-        self._max_bytes = min(settings.max_bytes, pixels * JSON_PIXEL_BYTES + HEAD_BYTES)
+    Args:
+        engine: Runs the model.
+        settings: Limit the images in a request, and its bytes.
+        metrics: Count inferences.
+        version: Of the server.
+        example: An image to try, shape (28, 28).
+    """
+    name = name_model(engine.predictor.info)
+    router, model = APIRouter(prefix="/v2", tags=["KServe v2"]), APIRouter()
+    _add_descriptions(model, name, len(engine.predictor.info.class_names), settings.max_pictures)
+    add_infer = model.post(
+        "/infer",
+        openapi_extra=describe_infer(example),
+        responses={200: {"content": {"application/octet-stream": {}}}},
+    )
+    add_infer(_make_infer(engine, settings, metrics, name))
 
-    def make_router(self, version: str, example: NDArray[np.uint8]) -> APIRouter:
-        """Make the routes; with the server's version, and an image to try, shape (28, 28)."""
-        router = APIRouter(prefix="/v2", tags=["KServe v2"])
-        one_name, one_version = {"enum": [self._name]}, {"enum": [VERSION]}
+    @router.get("")
+    async def server_metadata() -> dict[str, Any]:
+        return {"name": "edge-mnist", "version": version, "extensions": EXTENSIONS}
 
-        async def check_name(name: Annotated[str, Path(json_schema_extra=one_name)]) -> None:
-            if name != self._name:
-                raise HTTPException(404, f"no model named {name}; there is {self._name}")
-
-        async def check_version(
-            version: Annotated[str, Path(json_schema_extra=one_version)],
-        ) -> None:
-            if version != VERSION:
-                raise HTTPException(404, f"no version {version} of the model; there is {VERSION}")
-
-        @router.get("")
-        def server_metadata() -> dict[str, Any]:
-            return {"name": "edge-mnist", "version": version, "extensions": EXTENSIONS}
-
-        router.get("/health/live")(self.live)
-        router.get("/health/ready")(self.ready)
-        router.post("/repository/index")(self.index)
-        router.get("/models/stats")(self.statistics)
-        name_path, version_path = "/models/{name}", "/models/{name}/versions/{version}"
-        for path, checks in (
-            (name_path, [check_name]),
-            (version_path, [check_name, check_version]),
-        ):
-            model = APIRouter(prefix=path, dependencies=[Depends(check) for check in checks])
-            model.get("")(self.metadata)
-            model.get("/ready")(self.ready)
-            model.get("/config")(self.config)
-            model.get("/stats")(self.statistics)
-            model.post("/infer", openapi_extra=describe_infer(example))(self.infer)
-            router.include_router(model)
-        return router
-
-    async def live(self) -> dict[str, bool]:
+    @router.get("/health/live")
+    async def live() -> dict[str, bool]:
         """Tell that the server runs."""
         return {"live": True}
 
-    async def ready(self) -> dict[str, bool]:
+    @router.get("/health/ready")
+    @model.get("/ready")
+    async def ready() -> dict[str, bool]:
         """Run the model, and tell that it answers."""
-        check_model(self._engine)
+        check_model(engine)
         return {"ready": True}
 
-    async def index(self) -> list[dict[str, str]]:
+    @router.post("/repository/index")
+    async def index() -> list[dict[str, str]]:
         """List the models of the repository: one."""
-        return [{"name": self._name, "version": VERSION, "state": "READY", "reason": ""}]
+        return [{"name": name, "version": VERSION, "state": "READY", "reason": ""}]
 
-    async def metadata(self) -> dict[str, Any]:
+    @router.get("/models/stats")
+    @model.get("/stats")
+    async def statistics() -> dict[str, Any]:
+        """Return how often the model ran and for how long, all workers together."""
+        return {"model_stats": [{"name": name, "version": VERSION, **metrics.read_infer()}]}
+
+    for prefix in (f"/models/{name}", f"/models/{name}/versions/{VERSION}"):
+        router.include_router(model, prefix=prefix)
+    return router
+
+
+def _add_descriptions(model: APIRouter, name: str, n_classes: int, most: int) -> None:
+    @model.get("")
+    async def metadata() -> dict[str, Any]:
         """Return inputs and outputs of the model; -1 is the free size of a batch."""
         images = {"name": "images", "datatype": "UINT8", "shape": [-1, SIDE_PX, SIDE_PX]}
-        output = {"datatype": "FP32", "shape": [-1, self._n_classes]}
-        outputs = [{"name": name} | output for name in OUTPUTS]
-        known = {"name": self._name, "versions": [VERSION], "platform": "onnx_onnxv1"}
+        output = {"datatype": "FP32", "shape": [-1, n_classes]}
+        outputs = [{"name": one} | output for one in OUTPUTS]
+        known = {"name": name, "versions": [VERSION], "platform": "onnx_onnxv1"}
         return {**known, "inputs": [images], "outputs": outputs}
 
-    async def config(self) -> dict[str, Any]:
+    @model.get("/config")
+    async def config() -> dict[str, Any]:
         """Return the model's configuration, in the terms of Triton's model_config.proto."""
         images = {"name": "images", "data_type": "TYPE_UINT8", "dims": [SIDE_PX, SIDE_PX]}
-        output = {"data_type": "TYPE_FP32", "dims": [self._n_classes]}
-        outputs = [{"name": name} | output for name in OUTPUTS]
-        known = {"name": self._name, "platform": "onnxruntime_onnx", "backend": "onnxruntime"}
-        most = self._settings.max_pictures
+        output = {"data_type": "TYPE_FP32", "dims": [n_classes]}
+        outputs = [{"name": one} | output for one in OUTPUTS]
+        known = {"name": name, "platform": "onnxruntime_onnx", "backend": "onnxruntime"}
         return {**known, "max_batch_size": most, "input": [images], "output": outputs}
 
-    async def statistics(self) -> dict[str, Any]:
-        """Return how often the model ran and for how long, all workers together."""
-        counts = self._metrics.read_infer()
-        stages = {}
-        for stage in STAGES:
-            count, total_s = (counts.get((f"seconds_{end}", stage), 0) for end in ("count", "sum"))
-            stages[stage] = {"count": int(count), "ns": int(total_s * 1e9)}
-        entry = {
-            "name": self._name,
-            "version": VERSION,
-            "last_inference": int(counts.get(("last_seconds", ""), 0) * 1000),
-            "inference_count": int(counts.get(("images_total", ""), 0)),
-            "execution_count": stages["compute_infer"]["count"],
-            "inference_stats": stages,
-        }
-        return {"model_stats": [entry]}
 
-    async def infer(self, request: Request) -> Response:
+def _make_infer(
+    engine: Engine, settings: Settings, metrics: Metrics, name: str
+) -> Callable[..., Awaitable[Response]]:
+    # Parsing JSON holds Python's lock, so the body is no larger than the images allowed need.
+    pixels = settings.max_pictures * SIDE_PX**2
+    max_bytes = min(settings.max_bytes, pixels * JSON_PIXEL_BYTES + HEAD_BYTES)
+
+    async def infer(request: Request) -> Response:
         """Classify images; logits and probabilities come from one run of the network."""
-        stage = self._metrics.infer.labels
         started, outcome = time.perf_counter(), "fail"
         try:
             body: bytes = request.state.body
-            if len(body) > self._max_bytes:
-                raise HTTPException(413, f"the body is larger than {self._max_bytes:,} bytes")
-            length, most = request.headers.get(HEADER_LENGTH), self._settings.max_pictures
-            known, images = await self._engine.run(parse_infer, body, length, most)
-            with stage("compute_infer").time():
-                logits, probabilities = await self._engine.classify(images)
+            if len(body) > max_bytes:
+                raise HTTPException(413, f"the body is larger than {max_bytes:,} bytes")
+            length = request.headers.get(HEADER_LENGTH)
+            known, images = await engine.run(parse_infer, body, length, settings.max_pictures)
+            with metrics.infer.labels("compute_infer").time():
+                logits, probabilities = await engine.classify(images)
+            metrics.infer_images.inc(len(images))
+            metrics.last_infer.set_to_current_time()
             outputs = {"logits": logits, "probabilities": probabilities}
-            response = encode_infer(known, outputs, self._name)
-            self._metrics.infer_images.inc(len(images))
-            self._metrics.last_infer.set_to_current_time()
+            response = encode_infer(known, outputs, name)
             outcome = "success"
             return response
         finally:
-            stage(outcome).observe(time.perf_counter() - started)
+            metrics.infer.labels(outcome).observe(time.perf_counter() - started)
+
+    return infer

@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,12 +26,16 @@ FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 BATCHES = (1, 2, 4, 8, 16)
 INFER = "edge_mnist_infer_"
+STAGES = ("success", "fail", "compute_infer")
 
 
 class Metrics:
     """The counters of one process; ``render`` adds those of the other workers.
 
     Attributes:
+        requests: Returns the counter of requests by route and status.
+        seconds: Returns the times of requests by route.
+        pictures: Returns the counter of pictures by status.
         waiting: Pictures that wait or are read.
         batches: Sizes of batches.
         infer: Seconds of KServe inferences, by stage.
@@ -48,8 +53,8 @@ class Metrics:
         requests = counter("edge_mnist_requests", "Requests answered.", ("route", "status"))
         pictures = counter("edge_mnist_pictures", "Pictures answered.", ("status",))
         # Looking a label up costs more than counting, so each is looked up once.
-        self._requests, self._seconds = cache(requests.labels), cache(seconds.labels)
-        self._pictures = cache(pictures.labels)
+        self.requests, self.seconds = cache(requests.labels), cache(seconds.labels)
+        self.pictures = cache(pictures.labels)
         about = "Small pictures that ran as one batch."
         self.batches = histogram("edge_mnist_batch_pictures", about, buckets=BATCHES)
         name, about = "edge_mnist_waiting_pictures", "Pictures that wait or are read."
@@ -62,30 +67,30 @@ class Metrics:
         if FOLDER_VARIABLE not in os.environ:
             ProcessCollector(registry=registry)
 
-    def count_request(self, route: str, status: int, seconds: float) -> None:
-        """Count a request that was answered."""
-        self._requests(route, str(status)).inc()
-        self._seconds(route).observe(seconds)
-
-    def count_picture(self, status: str) -> None:
-        """Count a picture that was answered."""
-        self._pictures(status).inc()
-
     def render(self) -> tuple[bytes, str]:
         """Return the counts of all workers in Prometheus' text format, and its content type."""
         return generate(self._all_workers()), CONTENT_TYPE_LATEST
 
-    def read_infer(self) -> dict[tuple[str, str], float]:
-        """Return what was counted of KServe inferences, all workers together.
-
-        Returns:
-            Values by the rest of the metric's name and the stage: ``("seconds_sum", "success")``.
-        """
-        return {
-            (sample.name.removeprefix(INFER), sample.labels.get("stage", "")): sample.value
-            for family in self._all_workers().collect()
+    def read_infer(self) -> dict[str, Any]:
+        """Return what was counted of KServe inferences, all workers together, as Triton does."""
+        families = self._all_workers().collect()
+        samples = {
+            (sample.name.removeprefix(INFER), sample.labels.get("stage")): sample.value
+            for family in families
             for sample in family.samples
-            if sample.name.startswith(INFER)
+        }
+        stages = {
+            stage: {
+                "count": int(samples.get(("seconds_count", stage), 0)),
+                "ns": int(samples.get(("seconds_sum", stage), 0) * 1e9),
+            }
+            for stage in STAGES
+        }
+        return {
+            "last_inference": int(samples.get(("last_seconds", None), 0) * 1000),
+            "inference_count": int(samples.get(("images_total", None), 0)),
+            "execution_count": stages["compute_infer"]["count"],
+            "inference_stats": stages,
         }
 
     def _all_workers(self) -> CollectorRegistry:

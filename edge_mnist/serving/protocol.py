@@ -1,8 +1,6 @@
 """HTTP over one connection: uvicorn's protocols, and what they leave out."""
 
-import asyncio
 import re
-from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,11 +19,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     _is_in_head = False
     _head = b""  # what has arrived of a head that is not complete
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin."""
-        joined: Any = _JoinedWrites(transport, self.loop)
-        super().connection_made(joined)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived."""
@@ -56,27 +49,3 @@ class HttpProtocol(HttpToolsProtocol):
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
         protocol.data_received(data)
-
-
-class _JoinedWrites:
-    """A transport that writes head and body of an answer together: half the system calls."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop, self._chunks = transport, loop, list[bytes]()
-
-    def write(self, data: bytes) -> None:
-        if not self._chunks:
-            self._loop.call_soon(self._flush)
-        self._chunks.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._chunks:
-            self._transport.write(b"".join(self._chunks))
-            self._chunks.clear()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)

@@ -58,6 +58,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
+class Supervisor(Multiprocess):
+    """uvicorn's supervisor, which notices a worker's death while it waits for its answer.
+
+    It keeps the worker's end of the pipe open itself, so a worker that was killed between the
+    question and the answer would be replaced after ``START_S`` only.
+    """
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace the workers that have died."""
+        for process in self.processes:
+            process.child_conn.close()
+        super().keep_subprocess_alive()
+
+
 def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C; requests that have begun are finished.
 
@@ -107,7 +121,7 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
     threading.Thread(target=_announce, args=(host, port, announce, text), daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="edge-mnist-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
-        supervisor = Multiprocess(config, sockets=[listener])
+        supervisor = Supervisor(config, sockets=[listener])
         supervisor.run()
     if any((process.exitcode or 0) > 0 for process in supervisor.processes):
         raise EdgeMnistError("the workers did not start")

@@ -91,17 +91,22 @@ class Handwriting:
         """Return the number of writers of some characters."""
         return len(np.unique(self.characters.writers[rows]))
 
-    def render_digits(self, rows: Rows, generator: np.random.Generator) -> LabelledImages:
+    def render_digits(
+        self, rows: Rows, generator: np.random.Generator, *, coarse_share: float = 0.0
+    ) -> LabelledImages:
         """Draw digits, given their indices, each time a little differently."""
         labels = self.characters.labels[rows].astype(np.int64)
-        return LabelledImages(render_characters(self.characters, rows, generator), labels)
+        images = render_characters(self.characters, rows, generator, coarse_share=coarse_share)
+        return LabelledImages(images, labels)
 
-    def make_digit_pool(self, seed: int) -> Pool:
+    def make_digit_pool(self, seed: int, *, coarse_share: float = 0.0) -> Pool:
         """Return the pool of digits of the writers to train on."""
         rows = self.digit_rows(self.split.train)
 
         def draw(generator: np.random.Generator) -> tuple[Images, Labels]:
-            drawn = self.render_digits(generator.choice(rows, N_DIGITS), generator)
+            drawn = self.render_digits(
+                generator.choice(rows, N_DIGITS), generator, coarse_share=coarse_share
+            )
             return drawn.images, drawn.labels
 
         return Pool(draw, seed=(seed, 1))

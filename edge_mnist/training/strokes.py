@@ -69,6 +69,7 @@ def render_characters(
     generator: np.random.Generator,
     *,
     paint_share: float = 0.08,
+    coarse_share: float = 0.0,
     bending: float = 1.0,
 ) -> Images:
     """Draw characters in MNIST's form, every time a little differently.
@@ -78,27 +79,37 @@ def render_characters(
         indices: Which of them, shape (N,); one may occur several times.
         generator: Equal generators give equal images.
         paint_share: Share of the images that are drawn as in a paint program, 0..1.
+        coarse_share: Share of the other images that are as in a scan of few pixels, 0..1.
         bending: How much characters are bent, slanted and jittered; 0 draws them as written.
 
     Returns:
         Shape (N, 28, 28), uint8, 0 = background, 255 = full ink.
 
     Raises:
-        UsageError: ``paint_share`` is not a share, or ``bending`` is negative.
+        UsageError: A share is not within 0..1, or ``bending`` is negative.
     """
-    if not 0 <= paint_share <= 1 or bending < 0:
+    if not (0 <= paint_share <= 1 and 0 <= coarse_share <= 1) or bending < 0:
         raise UsageError(
-            "expected paint_share from 0 to 1 and bending of 0 or more, got "
-            f"paint_share={paint_share} and bending={bending}"
+            "expected shares from 0 to 1 and bending of 0 or more, got "
+            f"paint_share={paint_share}, coarse_share={coarse_share} and bending={bending}"
         )
     images = np.zeros((len(indices), SIDE_PX, SIDE_PX), np.uint8)
     for start in range(0, len(indices), CHUNK):
         rows = np.asarray(indices[start : start + CHUNK], np.int64)
         is_painted = generator.random(len(rows)) < paint_share
+        # No numbers are drawn without it, so that older renderings stay as they were.
+        is_coarse = (
+            generator.random(len(rows)) < coarse_share
+            if coarse_share
+            else np.zeros(len(rows), np.bool_)
+        )
         sketches = _bend(characters, rows, generator, bending)
         for place, sketch in enumerate(sketches, start):
-            paint = is_painted[place - start]
-            images[place] = (_paint if paint else _draw)(sketch, generator)
+            row = place - start
+            if is_painted[row]:
+                images[place] = _paint(sketch, generator)
+            else:
+                images[place] = _draw(sketch, generator, coarse=bool(is_coarse[row]))
     return images
 
 
@@ -218,7 +229,7 @@ def _sketch(
         )
 
 
-def _draw(sketch: _Sketch, generator: np.random.Generator) -> Images:
+def _draw(sketch: _Sketch, generator: np.random.Generator, *, coarse: bool) -> Images:
     """Draw a character large, with a pen on paper, and frame it."""
     pen, size, soft, nib, angle = generator.random(5).tolist()
     # Log-normal around the pens of MNIST.
@@ -240,9 +251,38 @@ def _draw(sketch: _Sketch, generator: np.random.Generator) -> Images:
     ink = np.asarray(sheet)
     if not ink.any():
         return np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    if coarse:
+        return frame_thin(coarsen(ink, generator))
     if width_px * BOX_PX < (MIN_STROKE_PERCENT / 100 + 0.5) * scale:
         return frame_thin(ink)
     return frame_ink(ink)
+
+
+def coarsen(ink: Images, generator: np.random.Generator) -> Images:
+    """Bring ink to few pixels, as collections of the time when memory was dear hold it.
+
+    The longer side becomes 9 to 18 pixels; half of the images keep two levels only, and a fifth is
+    stretched to a square, as far as that changes its sides by less than a factor of 2.5.
+
+    Args:
+        ink: One character, shape (H, W), uint8, with some ink.
+        generator: Equal generators give equal images.
+
+    Returns:
+        Shape (h, w), uint8, with some ink.
+    """
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    digit = Image.fromarray(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    side_px, two_levels, stretched, threshold = generator.random(4).tolist()
+    longer = 9 + round(9 * side_px)
+    width, height = (max(2, round(longer * side / max(digit.size))) for side in digit.size)
+    if stretched < 0.2:
+        width, height = (min(longer, round(2.5 * side)) for side in (width, height))
+    small = np.asarray(digit.resize((width, height), Image.Resampling.BOX))
+    if two_levels < 0.5:
+        is_ink = small > float(small.max()) * (0.25 + 0.25 * threshold)
+        small = np.where(is_ink, FULL, 0).astype(np.uint8)
+    return small
 
 
 def frame_thin(ink: Images) -> Images:

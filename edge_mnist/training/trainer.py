@@ -207,7 +207,8 @@ class Trainer:
         n_letters = round(recipe.letter_share * n_outliers) if self.handwriting else 0
         if self.handwriting:
             n = round(recipe.handwriting_share * recipe.batch_size)
-            self.labelled_pools.append((self.handwriting.make_digit_pool(recipe.seed), n))
+            digits = self.handwriting.make_digit_pool(recipe.seed, coarse_share=recipe.coarse_share)
+            self.labelled_pools.append((digits, n))
             self.outlier_pools.append((self.handwriting.make_letter_pool(recipe.seed), n_letters))
         self.drawn_outliers: ExtraImages | None = None  # of all epochs
         if n_outliers - n_letters:
