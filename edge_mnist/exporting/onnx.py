@@ -251,11 +251,7 @@ def export(
     files[CARD_NAME] = write_card(opened, calibration, exported, report.models).encode()
     files[MANIFEST_NAME] = make_manifest(opened, exported, files, command)
 
-    for name in {INT8_NAME, CHECKPOINT_NAME} - set(files):  # an earlier export's: other weights
-        with output_errors(target / name):
-            (target / name).unlink(missing_ok=True)
-    for name, content in files.items():  # the manifest last: readers hold to it
-        write_atomically(target / name, content)
+    write_files(target, files)
     path = str(network.path) if network.path else None
     return ExportResult(
         folder=str(target),
@@ -293,6 +289,19 @@ def _refuse_foreign_files(folder: Path) -> None:
                 f"{path} exists and is not from edge-mnist; "
                 "choose another folder with -o, or add --overwrite"
             ) from error
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write an export's files in their order, the manifest last: readers hold to it.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    for name in {INT8_NAME, CHECKPOINT_NAME} - set(files):  # an earlier export's: other weights
+        with output_errors(folder / name):
+            (folder / name).unlink(missing_ok=True)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
 
 
 def build_models(source: Source, calibration: Calibration, *, quantize: bool) -> list[ModelFile]:
