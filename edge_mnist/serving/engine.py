@@ -1,10 +1,10 @@
 """The engine of one process: reads and classifies the pictures of all requests.
 
-A picture that has the form of an MNIST image already takes a tenth of a millisecond, less than
-handing it to a thread and back, so it is read on the event loop; those that arrive together are
-classified as one batch. All others are read in threads, so that a health check is answered within
-milliseconds whatever is read meanwhile: small ones in one thread, large ones in others, else a
-small picture would wait behind a photo.
+A tiny picture takes a tenth of a millisecond, less than handing it to a thread and back, so it is
+read on the event loop; without the compiled reader only one that has the form of an MNIST image
+already. Those that arrive together are classified as one batch. All others are read in threads, so
+that a health check is answered within milliseconds whatever is read meanwhile: small ones in one
+thread, large ones in others, else a small picture would wait behind a photo.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
-from edge_mnist.picture import ModelInput
+from edge_mnist.picture import ModelInput, choose_reader, read_picture
 from edge_mnist.picture.decode import count_pixels, to_grey
 from edge_mnist.picture.digit import find_mnist_image
 from edge_mnist.predictor import Prediction, Predictor
@@ -49,8 +49,10 @@ class Engine:
         self._settings = settings
         self._metrics = metrics
         self._n_waiting = 0
-        is_framed = predictor.info.framing != "whole"  # else no form is looked for
-        self._loop_pixels = min(SMALL_PIXELS, settings.max_pixels) if is_framed else -1
+        self._is_compiled = choose_reader() == "compiled"
+        # NumPy's reader is fast where it recognises MNIST's form, which "whole" does not look for.
+        is_fast = self._is_compiled or predictor.info.framing != "whole"
+        self._loop_pixels = min(SMALL_PIXELS, settings.max_pixels) if is_fast else -1
         self._pending: list[tuple[bytes, asyncio.Future[Prediction | None]]] = []
         self._small = ThreadPoolExecutor(1, thread_name_prefix="small")
         self._large = ThreadPoolExecutor(threads, thread_name_prefix="large")
@@ -118,7 +120,7 @@ class Engine:
         return len(picture) <= LOOP_BYTES and count_pixels(picture) <= self._loop_pixels
 
     def _predict_soon(self, picture: bytes) -> asyncio.Future[Prediction | None]:
-        """Classify a picture that has the form of an MNIST image; others give None."""
+        """Read a tiny picture on the event loop; one that takes longer there gives None."""
         loop = asyncio.get_running_loop()
         if not self._pending:
             loop.call_soon(self._predict_pending)  # after all that this turn of the loop brings
@@ -134,16 +136,25 @@ class Engine:
         # each other's code from the processor's cache, and reading took nearly twice as long.
         inputs, answers = [], []
         for picture, answer in batch:
-            image = _find_mnist_image(picture)
+            model_input = self._read_fast(picture)
             if answer.cancelled():
                 continue
-            if image is None:
+            if model_input is None:
                 answer.set_result(None)
             else:
-                inputs.append(ModelInput(image))
+                inputs.append(model_input)
                 answers.append(answer)
         if inputs:
             self._classify_now(inputs, answers)
+
+    def _read_fast(self, picture: bytes) -> ModelInput | None:
+        """Read a tiny picture, or return None where that fails or is left to a thread."""
+        with suppress(Exception):  # a thread reads it again, and the error is that request's own
+            if self._is_compiled:
+                return read_picture(picture, framing=self.predictor.info.framing)
+            image = find_mnist_image(to_grey(picture))
+            return None if image is None else ModelInput(image)
+        return None
 
     def _classify_now(
         self, inputs: list[ModelInput], answers: list[asyncio.Future[Prediction | None]]
@@ -157,9 +168,3 @@ class Engine:
             return
         for answer, prediction in zip(answers, predictions, strict=True):
             answer.set_result(prediction)
-
-
-def _find_mnist_image(picture: bytes) -> NDArray[np.uint8] | None:
-    with suppress(Exception):  # a thread reads it again, and the error is that request's own
-        return find_mnist_image(to_grey(picture))
-    return None
