@@ -16,6 +16,9 @@ EdgeMnistError                 exit code 3: something that cannot be had
 Every message is one line that says what is wrong and, where there is one, the way out.
 """
 
+import operator
+from typing import Any
+
 
 def one_line(error: BaseException, *, length: int = 200) -> str:
     """Return the message of any error as a part of one line; its type where it has none."""
@@ -85,3 +88,25 @@ class ConventionError(EdgeMnistError):
         """Keep the table beside the message, which stays one line."""
         super().__init__(message)
         self.table = table
+
+
+def check_integer(name: str, value: Any, low: int, high: int) -> int:
+    """Return an integer, Python's or NumPy's, that is within its range.
+
+    Args:
+        name: Of the argument, for the message.
+        value: What was given for it.
+        low: The smallest allowed.
+        high: The largest allowed.
+
+    Raises:
+        UsageError: It is of another type, such as a bool, a float or a text, or out of its range.
+    """
+    try:
+        if isinstance(value, bool) or not low <= operator.index(value) <= high:
+            raise TypeError
+    except TypeError:
+        raise UsageError(
+            f"{name}: expected an integer from {low:,} to {high:,}, got {value!r}"
+        ) from None
+    return operator.index(value)

@@ -1,12 +1,17 @@
 """Writing files whole or not at all, and errors of the file system."""
 
 import contextlib
+import io
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_mnist.errors import OutputError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -19,10 +24,46 @@ def write_atomically(path: Path, data: bytes) -> None:
         OutputError: The file cannot be written: no permission, disk full.
     """
     with output_errors(path):
-        if os.path.isdir(path):  # also ".", which has no name to put a file beside
-            raise IsADirectoryError(21, "it is a folder, not a file")
+        _refuse_folder(path)
         with _temporary_file(path, data) as written:
             os.replace(written, path)
+
+
+def write_png(path: Path, image: "Image.Image") -> None:
+    """Write an image as a PNG file; see ``write_atomically``.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    encoded = io.BytesIO()
+    image.save(encoded, format="PNG")
+    write_atomically(path, encoded.getvalue())
+
+
+def check_writable(path: Path) -> None:
+    """Check that ``write_atomically`` can write a file, before the work that it is to hold.
+
+    Raises:
+        OutputError: It cannot: the path is a folder, its folder is missing or read-only.
+    """
+    with output_errors(path):
+        _refuse_folder(path)
+        with _temporary_file(path, b""):
+            pass
+
+
+def check_folder(path: Path) -> None:
+    """Check that ``make_folder`` can create a folder, or use it, before the work that it is for.
+
+    Raises:
+        OutputError: It cannot: the path, or one above it, is a file or may not be written into.
+    """
+    with output_errors(path):
+        found = next(one for one in (path, *path.absolute().parents) if os.path.lexists(one))
+        if not os.path.isdir(found):
+            raise NotADirectoryError(20, f"{found} is not a folder")
+        if not os.access(found, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
 
 
 def write_exclusively(path: Path, data: bytes) -> None:
@@ -78,6 +119,11 @@ def output_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _refuse_folder(path: Path) -> None:
+    if os.path.isdir(path):  # also ".", which has no name to put a file beside
+        raise IsADirectoryError(21, "it is a folder, not a file")
 
 
 @contextlib.contextmanager

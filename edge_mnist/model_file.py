@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mnist.errors import ModelError
+from edge_mnist.errors import ModelError, UsageError
 
 CONTRACT_VERSION = "1"
 MAX_BYTES = 100_000_000
@@ -91,9 +91,10 @@ def find_model(name: str | os.PathLike[str] | None = None, *, prefer_exports: bo
 
     Raises:
         ModelError: There is no such file.
+        UsageError: The name is empty, as from a variable that is not set.
     """
-    named = name or os.environ.get("EDGE_MNIST_MODEL")
-    if not named:
+    named = (os.environ.get("EDGE_MNIST_MODEL") or None) if name is None else name
+    if named is None:
         local = prefer_exports and _models_in(EXPORTS_FOLDER)
         return local[0] if local else shipped_folder() / "default" / FLOAT32_NAME
     path = locate(named)
@@ -109,17 +110,23 @@ def find_model(name: str | os.PathLike[str] | None = None, *, prefer_exports: bo
 
 
 def find_models(
-    names: Sequence[str | os.PathLike[str]] | None, *, prefer_exports: bool = False
+    names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
+    *,
+    prefer_exports: bool = False,
 ) -> list[Path]:
     """Return the model files that names stand for: a folder stands for every model in it.
 
     Args:
-        names: As for ``find_model``; None for the folder of the model that it would choose.
+        names: One or several, as for ``find_model``; None or none for the folder of the model that
+            it would choose.
         prefer_exports: As for ``find_model``.
 
     Raises:
         ModelError: One of them is missing.
+        UsageError: One of them is empty.
     """
+    if isinstance(names, str | os.PathLike):
+        names = [names]
     paths: list[Path] = []
     for name in names or [find_model(prefer_exports=prefer_exports).parent]:
         path = locate(name)
@@ -131,7 +138,12 @@ def locate(name: str | os.PathLike[str]) -> Path:
     """Return the path that a name stands for: a released model, or else the path as given.
 
     A string whose first part is a released name is never a path; ``./nano``, and any ``Path``, is.
+
+    Raises:
+        UsageError: The name is empty.
     """
+    if name == "":
+        raise UsageError("expected a name or a path, got an empty text")
     if isinstance(name, str):
         first, _, file = name.partition("/")
         if first in RELEASED and "/" not in file:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import PictureError, UsageError
+from edge_mnist.errors import PictureError, UsageError, check_integer
 from edge_mnist.machine import count_cores
 from edge_mnist.model_file import OUTPUTS, ModelFile, check_contract, find_model, read_model
 from edge_mnist.picture import ModelInput, choose_reader, read_picture
@@ -281,8 +281,7 @@ class Predictor:
         Raises:
             UsageError: ``images`` has another shape or type, or ``batch_size`` is out of its range.
         """
-        if not 1 <= batch_size <= MAX_BATCH_SIZE:
-            raise UsageError(f"batch_size: expected 1 to {MAX_BATCH_SIZE:,}, got {batch_size}")
+        check_integer("batch_size", batch_size, 1, MAX_BATCH_SIZE)
         return self._run("logits", images, batch_size)
 
     def compute_outputs(

@@ -9,7 +9,7 @@ import numpy as np
 from edge_mnist.errors import DataError
 from edge_mnist.exporting.golden import draw_digit
 from edge_mnist.exporting.onnx import ExportResult, export
-from edge_mnist.files import make_folder, output_errors, write_atomically
+from edge_mnist.files import make_folder, write_atomically, write_png
 from edge_mnist.plots.images import plot_predictions
 from edge_mnist.predictor import Prediction, Predictor
 from edge_mnist.training.datasets import Dataset, load_dataset, named_folder
@@ -92,8 +92,7 @@ def choose_dataset(data_dir: Path | None, *, offline: bool, say: Callable[[str],
 def draw_picture(path: Path) -> Path:
     """Draw a digit, black on white, and save it."""
     sheet = draw_digit(DRAWN_DIGIT, np.random.default_rng(0))
-    with output_errors(path):
-        sheet.save(path)
+    write_png(path, sheet)
     return path
 
 

@@ -14,6 +14,7 @@ from edge_mnist.errors import (
     ModelError,
     ProviderError,
     UsageError,
+    check_integer,
     one_line,
 )
 from edge_mnist.machine import has_driver
@@ -139,17 +140,16 @@ def read_threads(threads: int | None) -> int | None:
     """Return the number of threads that was asked for; None takes EDGE_MNIST_THREADS.
 
     Raises:
-        UsageError: It is no number, or not within 1 to ``MAX_THREADS``.
+        UsageError: It is no integer, or not within 1 to ``MAX_THREADS``.
     """
     if threads is not None:
-        source, text = "threads", str(threads)
-    else:
-        source, text = "EDGE_MNIST_THREADS", os.environ.get("EDGE_MNIST_THREADS") or ""
-        if not text:
-            return None
-    if not (text.isdecimal() and 1 <= int(text) <= MAX_THREADS):
-        raise UsageError(f"{source}: expected a number from 1 to {MAX_THREADS}, got {text}")
-    return int(text)
+        return check_integer("threads", threads, 1, MAX_THREADS)
+    text = os.environ.get("EDGE_MNIST_THREADS")
+    if not text:
+        return None
+    # At most as many characters as can be right: Python refuses to convert thousands of digits.
+    value = int(text) if text.isdecimal() and len(text) <= len(str(MAX_THREADS)) else text
+    return check_integer("EDGE_MNIST_THREADS", value, 1, MAX_THREADS)
 
 
 def _options(threads: int) -> "onnxruntime.SessionOptions":

@@ -16,6 +16,7 @@ from edge_mnist.validation.benchmark import (
     bench,
     compare_reports,
     parse_share,
+    read_report,
     recommend,
     to_json,
 )
@@ -191,10 +192,23 @@ def test_a_yardstick_tells_a_slow_machine_from_a_slow_model() -> None:
     assert compare_reports(base, one_slow, max_regression=0.1)
 
 
-def test_bases_that_are_none() -> None:
+def test_bases_that_are_none(tmp_path: Path) -> None:
     now = report(measured("m", 30, 100, 0.99))
-    with pytest.raises(UsageError, match="schema"):
-        compare_reports({"schema_version": 99, "models": []}, now, max_regression=0.1)
+    path, good = tmp_path / "base.json", to_json(now)
+    path.write_text(json.dumps(good))
+    assert read_report(path)["models"][0]["name"] == "m"
+    (model,) = good["models"]
+    for wrong in (
+        [],
+        {"models": []},
+        good | {"schema_version": 99},
+        good | {"models": [{}]},
+        good | {"models": [model | {"size_bytes": 0}]},
+        good | {"models": [model | {"images_per_s": {"1": "many"}}]},
+    ):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(UsageError, match=f"{path} is no report of bench --json"):
+            read_report(path)
     with pytest.raises(UsageError, match="none of these models"):
         compare_reports({"schema_version": 1, "models": []}, now, max_regression=0.1)
 

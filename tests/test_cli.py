@@ -3,12 +3,14 @@ import itertools
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command
@@ -25,15 +27,17 @@ from edge_mnist.exporting.targets import TARGETS
 from edge_mnist.exporting.triton import TritonResult
 from edge_mnist.exporting.web import WebResult
 from edge_mnist.machine import is_offline
-from edge_mnist.model_file import CHECKPOINT_NAME, locate, shell_path
+from edge_mnist.model_file import CHECKPOINT_NAME, find_model, locate, shell_path
 from edge_mnist.plots.plot import Plots
+from edge_mnist.predictor import Predictor
 from edge_mnist.quickstart import QuickstartResult
 from edge_mnist.ray.job import JobReport
 from edge_mnist.training.cross_validation import FoldsResult
 from edge_mnist.training.datasets import Dataset, load_dataset
 from edge_mnist.training.recipes import RECIPES, Recipe, find_recipe
-from edge_mnist.training.run import RunResult, train
-from edge_mnist.validation.benchmark import BenchReport
+from edge_mnist.training.run import RunResult, find_checkpoint, train
+from edge_mnist.validation.benchmark import BenchReport, bench
+from edge_mnist.validation.validate import validate
 
 COMMANDS = ("train", "export", "validate", "plot", "predict", "doctor", "quickstart")
 
@@ -85,6 +89,84 @@ def test_wrong_usage_is_2(edge_mnist: Command, tmp_path: Path, args: list[str]) 
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_value_is_not_taken_for_none() -> None:
+    """``--model "$MODEL"`` with a variable that is not set; for each option that takes a value."""
+    load_commands()
+    commands: Any = get_command(app)
+    options = [
+        (command, option)
+        for command in commands.commands.values()
+        for option in command.params
+        if option.param_type_name == "option" and not (option.is_flag or option.count)
+    ]
+    assert len(options) > 60
+    for command, option in options:
+        for arguments in ([option.opts[0], ""], [f"{option.opts[0]}="]):
+            with pytest.raises(UsageError, match=f"{option.opts[0]}: expected a value, got an"):
+                command.make_context(command.name, arguments)
+    for name in ("info", "validate", "bench", "export", "plot"):
+        with pytest.raises(UsageError, match="expected a value"):
+            commands.commands[name].make_context(name, [""])
+    for function in (Predictor, validate, bench, find_model, find_checkpoint):
+        with pytest.raises(UsageError, match="got an empty text"):
+            function("")
+
+
+def test_an_unwritable_output_is_known_before_the_work(
+    edge_mnist: Command, drawings: list[Path], tmp_path: Path
+) -> None:
+    """Measuring and drawing, which take seconds, would print or leave something."""
+    (tmp_path / "file").write_text("mine")
+    for arguments in (
+        ("bench", "nano", "--plot", "missing/bench.png"),
+        ("plot", "nano", "-o", "file"),
+        ("validate", "nano", "--plots", "file/below"),
+        ("export", "nano", "--target", "c", "-o", "file"),
+        ("predict", drawings[0], "--save-seen", "file"),
+    ):
+        done = edge_mnist(*arguments, env={"EDGE_MNIST_DATA": "/no/folder"})
+        assert done.returncode == 3
+        assert done.stdout == ""
+        assert re.match(r"edge-mnist: cannot write [^\n]*\n$", done.stderr), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_saved_model_inputs_are_whole(
+    edge_mnist: Command, drawings: list[Path], tmp_path: Path
+) -> None:
+    """On a disk that takes no more than 64 bytes of a file."""
+    arguments = ("predict", drawings[5], "--save-seen", "seen")
+    assert edge_mnist(*arguments).returncode == 0
+    (seen,) = (tmp_path / "seen").iterdir()
+    content = seen.read_bytes()
+    done = edge_mnist(
+        *arguments,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64)),
+    )
+    assert done.returncode == 3
+    assert (
+        done.stderr.splitlines()[-1] == f"edge-mnist: cannot write seen/{seen.name}: File too large"
+    )
+    assert [path.name for path in (tmp_path / "seen").iterdir()] == [seen.name]
+    assert seen.read_bytes() == content
+
+
+def test_a_user_without_a_home(edge_mnist: Command, drawings: list[Path], tmp_path: Path) -> None:
+    """As in a container that runs under a user id without an entry in /etc/passwd."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pwd\nos.environ.pop('HOME', None)\nos.environ.pop('XDG_CACHE_HOME', None)\n"
+        "def getpwuid(uid): raise KeyError('getpwuid(): uid not found')\npwd.getpwuid = getpwuid\n"
+    )
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    env = {"PYTHONPATH": path, "EDGE_MNIST_DATA": ""}
+    for arguments in (("predict", drawings[3]), ("doctor",)):
+        assert edge_mnist(*arguments, env=env).returncode == 0
+    done = edge_mnist("validate", "nano", env=env)
+    assert done.returncode == 3
+    assert re.match(r"edge-mnist: this user has no home folder [^\n]*\n$", done.stderr), done.stderr
 
 
 def test_wrong_environment_is_2(edge_mnist: Command, drawings: list[Path]) -> None:

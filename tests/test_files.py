@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from edge_mnist.errors import OutputError
-from edge_mnist.files import make_folder, write_atomically, write_exclusively
+from edge_mnist.files import (
+    check_folder,
+    check_writable,
+    make_folder,
+    write_atomically,
+    write_exclusively,
+)
+from edge_mnist.quickstart import draw_picture
 
 
 def test_replaces_in_one_step_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -27,6 +34,8 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OutputError, match=f"cannot write {path}: No space left"):
         write_atomically(path, b"new")
+    with pytest.raises(OutputError, match=f"cannot write {path}: No space left"):
+        draw_picture(path)  # of quickstart
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -72,3 +81,21 @@ def test_a_file_that_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for path in (tmp_path, Path()):
         with pytest.raises(OutputError, match="it is a folder, not a file"):
             write_atomically(path, b"")
+
+
+def test_what_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_bytes(b"old")
+    folder.mkdir()
+    check_writable(file)
+    check_writable(folder / "new")
+    check_folder(folder)
+    check_folder(folder / "new" / "below")
+    assert sorted(tmp_path.rglob("*")) == [file, folder]
+    assert file.read_bytes() == b"old"
+    for path in (folder, tmp_path / "missing" / "new", file / "new"):
+        with pytest.raises(OutputError, match=f"cannot write {path}"):
+            check_writable(path)
+    for path in (file, file / "new"):
+        with pytest.raises(OutputError, match=f"{file} is not a folder"):
+            check_folder(path)

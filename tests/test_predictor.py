@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, find_model, shipped_f
 from edge_mnist.predictor import READ_AHEAD, Predictor
 from edge_mnist.session import run_bound
 from edge_mnist.training.datasets import Dataset
+from edge_mnist.validation.benchmark import bench
 
 SHIPPED = shipped_folder() / "default"
 
@@ -196,15 +198,23 @@ def test_a_model_may_come_as_bytes(drawings: list[Path]) -> None:
         Predictor(5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("threads", [0, -1, 10_000])
-def test_threads_are_bounded(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"threads: expected a number from 1 to 256"):
-        Predictor(SHIPPED, threads=threads)
-    monkeypatch.setenv("EDGE_MNIST_THREADS", str(threads))
-    with pytest.raises(UsageError, match=r"EDGE_MNIST_THREADS: expected a number from 1 to 256"):
+@pytest.mark.parametrize("number", [0, -1, 10_000_000, "3", True, 2.0, float("nan"), [1]])
+def test_numbers_are_bounded_and_integers(number: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"^threads: expected an integer from 1 to 256"):
+        Predictor(SHIPPED, threads=number)
+    with pytest.raises(UsageError, match=r"^batch_sizes: expected an integer from 1 to 10,000"):
+        bench(SHIPPED, batch_sizes=(1, number))
+    with pytest.raises(UsageError, match=r"^batch_size: expected an integer from 1 to 1,000,000"):
+        Predictor(SHIPPED).compute_logits(np.zeros((1, 28, 28), np.uint8), batch_size=number)
+    monkeypatch.setenv("EDGE_MNIST_THREADS", "3.0" if number == "3" else str(number))
+    with pytest.raises(UsageError, match=r"^EDGE_MNIST_THREADS: expected an integer from 1 to"):
         Predictor(SHIPPED)
-    with pytest.raises(UsageError, match="batch_size"):
-        Predictor(SHIPPED, threads=1).compute_logits(np.zeros((1, 28, 28), np.uint8), batch_size=0)
+
+
+def test_integers_of_numpy_are_integers(digits: Dataset) -> None:
+    predictor = Predictor(SHIPPED, threads=np.int64(1))  # type: ignore[arg-type]
+    logits = predictor.compute_logits(digits.test_images[:3], batch_size=np.uint8(2))  # type: ignore[arg-type]
+    assert logits.shape == (3, 10)
 
 
 def test_what_is_no_digit_is_rejected(tmp_path: Path) -> None:

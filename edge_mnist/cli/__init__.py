@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 import sys
 
-from edge_mnist.cli.app import app
+from edge_mnist.cli.app import Command, app
 from edge_mnist.cli.streams import escape, prepare_streams
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.machine import passive_waiting
@@ -22,6 +22,8 @@ def load_commands() -> None:
     for module in pkgutil.iter_modules(__path__):
         if module.name not in ("app", "rendering", "streams"):
             importlib.import_module(f"{__name__}.{module.name}")
+    for command in app.registered_commands:
+        command.cls = Command
 
 
 def main() -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
+
+from edge_mnist.errors import UsageError
 
 app = typer.Typer(
     name="edge-mnist",
@@ -62,6 +65,28 @@ def _root(
     ] = False,
 ) -> None:
     """From handwritten digits to a model that runs at the edge."""
+
+
+class Command(TyperCommand):
+    """A command of this package: refuses values that are empty, as from a variable that is not set.
+
+    ``--model ""`` would otherwise count as not given, and ``--output ""`` as the working folder.
+    """
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Parse the command line.
+
+        Raises:
+            UsageError: A value is empty.
+        """
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for param in self.get_params(ctx):
+            values = given.get(param.name or "")
+            if param.name == "pictures":  # an empty one is its own error, and the rest is read
+                continue
+            if "" in (values if isinstance(values, list | tuple) else (values,)):
+                raise UsageError(f"{param.opts[0]}: expected a value, got an empty one")
+        return super().parse_args(ctx, args)
 
 
 def find_command_model(name: str | None) -> Path:

@@ -43,7 +43,7 @@ def bench(
     """Measure latency, throughput, start, memory and bytes; recommend a file for this machine."""
     if plot:
         require_package("matplotlib", "train")
-    from edge_mnist.files import write_atomically
+    from edge_mnist.files import check_writable, write_atomically
     from edge_mnist.model_file import find_models
     from edge_mnist.validation import benchmark
 
@@ -51,6 +51,8 @@ def bench(
         raise UsageError("--max-regression has no effect without --compare")
     base = benchmark.read_report(compare) if compare else None
     share = benchmark.parse_share(max_regression or "10%")
+    if plot:
+        check_writable(plot)
     report = benchmark.bench(
         find_models(models, prefer_exports=True),
         against=against or (),

@@ -106,6 +106,7 @@ def predict(
     address: Address = None,
 ) -> None:
     """Read the digit in each picture; exit 1 if some were rejected or could not be read."""
+    from edge_mnist.files import make_folder
     from edge_mnist.predictor import Predictor
 
     kinds = {"json": as_json, "jsonl": as_jsonl, "csv": as_csv}
@@ -120,6 +121,8 @@ def predict(
         _print_job(report, as_json=as_json)
         raise typer.Exit(0 if report.all_ok else 1)
     predictor = Predictor(find_command_model(model), provider, threads, accept_all=accept_all)
+    if save_seen:
+        make_folder(save_seen)
     answers = predict_paths(predictor, named, recursive=recursive, stdin=sys.stdin.buffer)
     all_ok = print_answers(predictor, answers, style)
     raise typer.Exit(0 if all_ok else 1)
@@ -327,12 +330,10 @@ def _save_image(folder: Path, number: int, path: str, image: "NDArray[np.uint8]"
     """Save a model input; the number keeps pictures of the same name apart."""
     from PIL import Image
 
-    from edge_mnist.files import make_folder, output_errors
+    from edge_mnist.files import write_png
 
-    make_folder(folder)
     target = folder / f"{number:05d}-{Path(path).stem[:MAX_STEM] or 'stdin'}.png"
-    with output_errors(target):
-        Image.fromarray(image).save(target)
+    write_png(target, Image.fromarray(image))
 
 
 def _is_ray(engine: str, only_local: Mapping[str, Any], only_ray: Mapping[str, Any]) -> bool:

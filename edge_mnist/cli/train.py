@@ -96,6 +96,7 @@ def train(
         find_recipe(recipe, **changes)  # a mistake is told before PyTorch's import of seconds
     asked = read_threads(threads)
     from edge_mnist.cli import rendering
+    from edge_mnist.files import check_folder
     from edge_mnist.training.cross_validation import cross_validate
     from edge_mnist.training.datasets import load_dataset
     from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run, read_run_threads
@@ -105,6 +106,8 @@ def train(
     plan, folder = plan_run(
         recipe, changes, folder=output or out, resume=resume, overwrite=overwrite
     )
+    if folder:
+        check_folder(folder)
     started = read_run_threads(folder) if resume and folder else None
     if asked and started and asked != started:
         rendering.say(

@@ -52,6 +52,7 @@ def validate(
         limit = {"--max-accuracy-lost": max_accuracy_lost != ACCURACY_LOST}
         _refuse_options({**of_data, **limit}, "with --self-test, which uses golden images")
     from edge_mnist.cli import rendering
+    from edge_mnist.files import check_folder
     from edge_mnist.model_file import find_models, read_model
     from edge_mnist.validation.c_code import is_code_folder
     from edge_mnist.validation.validate import Limits, load_test_data
@@ -71,6 +72,7 @@ def validate(
         _validate_code(models or [], folders, self_test, data_dir, offline, as_json)
     if plots:
         require_package("matplotlib", "train")
+        check_folder(plots)
     paths = find_models(models, prefer_exports=True)
     data = None
     if not self_test:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_mnist.errors import UsageError
+from edge_mnist.files import check_folder
 from edge_mnist.machine import require_package
 
 
@@ -62,6 +63,7 @@ def export_to(
 
     Raises:
         UsageError: There is no such target, or it cannot honour an option.
+        OutputError: The folder cannot be written.
     """
     found = next((one for one in TARGETS if target in (one.name, FORMER_NAMES.get(one.name))), None)
     if found is None:
@@ -72,7 +74,9 @@ def export_to(
     if unknown:
         option = min(unknown).replace("_", "-")
         raise UsageError(f"--{option} has no effect with --target {found.name}")
-    return found.export(source, Path(folder or found.folder), overwrite=overwrite, **given)
+    place = Path(found.folder if folder is None else folder)
+    check_folder(place)
+    return found.export(source, place, overwrite=overwrite, **given)
 
 
 def _export_onnx(

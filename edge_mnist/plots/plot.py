@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.errors import ModelError
-from edge_mnist.files import make_folder, write_atomically
+from edge_mnist.files import check_folder, make_folder, write_atomically
 from edge_mnist.machine import require_package
 from edge_mnist.model_file import CHECKPOINT_NAME, FLOAT32_NAME, INT8_NAME, find_model, locate
 from edge_mnist.plots.charts import plot_confusion, plot_curves, plot_folds, plot_reliability
@@ -59,6 +59,7 @@ def plot(
 
     named = list(dict.fromkeys(map(locate, paths or [find_model()])))
     sources = [find_source(path) for path in named]
+    check_folder(folder)
     load = functools.cache(functools.partial(load_dataset, data_dir=data_dir, offline=offline))
     written: list[str] = []
     for source, place in zip(sources, choose_folders(named, folder), strict=True):

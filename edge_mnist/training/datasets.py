@@ -204,14 +204,24 @@ DATASETS = ("mnist", "digits", *(name for name in PUBLISHED if name != "mnist"))
 
 def named_folder(data_dir: Path | None) -> Path | None:
     """Return the data folder that the user named, by option or by EDGE_MNIST_DATA."""
-    named = data_dir or os.environ.get("EDGE_MNIST_DATA")
-    return Path(named) if named else None
+    named = (os.environ.get("EDGE_MNIST_DATA") or None) if data_dir is None else data_dir
+    return None if named is None else Path(named)
 
 
 def cache_folder() -> Path:
-    """Return where downloads are kept: XDG_CACHE_HOME/edge-mnist."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "edge-mnist"
+    """Return where downloads are kept: XDG_CACHE_HOME/edge-mnist.
+
+    Raises:
+        DataError: The user has no home folder, and XDG_CACHE_HOME is not set.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "edge-mnist"
+    except RuntimeError as error:  # in a container whose user has no entry in /etc/passwd
+        raise DataError(
+            "this user has no home folder to keep data sets in: set HOME or XDG_CACHE_HOME, or "
+            "name a folder that holds the data set (--data-dir or EDGE_MNIST_DATA)"
+        ) from error
 
 
 def _load_mnist(

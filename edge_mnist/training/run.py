@@ -32,7 +32,7 @@ from edge_mnist.training.checkpoint import (
 from edge_mnist.training.datasets import Dataset, load_dataset
 from edge_mnist.training.networks import compute_logits, limited_threads
 from edge_mnist.training.provenance import TrainingData
-from edge_mnist.training.recipes import Recipe, find_recipe, parse_recipe
+from edge_mnist.training.recipes import Recipe, check_recipe, find_recipe, parse_recipe
 from edge_mnist.training.threads import choose_threads, resolve_threads
 from edge_mnist.training.trainer import Epoch, Progress, Trainer, pick_device
 from edge_mnist.training.unipen import Characters, load_unipen
@@ -321,7 +321,7 @@ def find_checkpoint(name: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         ModelError: There is none.
     """
-    path = locate(name) if name else None
+    path = None if name is None else locate(name)
     if path and not os.path.isdir(path):
         if not os.path.isfile(path):
             raise ModelError(f"no checkpoint {path}")
@@ -367,6 +367,7 @@ def _resolve(recipe: str | Recipe | None, dataset: Dataset | None) -> tuple[Reci
     """Return the recipe and the data set, each of which may name the other."""
     if not isinstance(recipe, Recipe):
         recipe = find_recipe(recipe, dataset=dataset.name if dataset else None)
+    recipe = check_recipe(recipe)
     if dataset is None:
         dataset = load_dataset(recipe.dataset)
     return dataclasses.replace(recipe, dataset=dataset.name), dataset

@@ -31,7 +31,7 @@ def resolve_threads(threads: int | str | None) -> int | None:
     if threads == "auto":
         return None
     if isinstance(threads, str):
-        raise UsageError(f"threads: expected a number or 'auto', got {threads!r}")
+        raise UsageError(f"threads: expected an integer or 'auto', got {threads!r}")
     return read_threads(threads) or torch.get_num_threads()
 
 

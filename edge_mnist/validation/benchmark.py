@@ -5,6 +5,7 @@ file for this machine, and compares a report with an earlier one.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import ModelError, UsageError, one_line
+from edge_mnist.errors import ModelError, UsageError, check_integer, one_line
 from edge_mnist.machine import processor_name
 from edge_mnist.model_file import (
     CHECKPOINT_NAME,
@@ -249,6 +250,7 @@ def _fill_shape(shape: list[Any]) -> tuple[int, ...]:
 
 SCHEMA_VERSION = 1
 BATCH_SIZES = (1, 8, 64, 256)
+MAX_BATCH_SIZE = 10_000  # of the released networks, max takes 2.4 GB with that
 STARTS = 5  # cold starts of each variant
 
 REPORT_MEMORY = """
@@ -307,9 +309,9 @@ class BenchReport:
 
 
 def bench(
-    models: Sequence[str | Path] | None = None,
+    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     *,
-    against: Sequence[Path] = (),
+    against: Sequence[str | os.PathLike[str]] = (),
     provider: str = "auto",
     threads: int | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
@@ -324,16 +326,18 @@ def bench(
         provider: ``auto``, ``cpu`` or ``cuda``.
         threads: Threads within one operator, for onnxruntime and PyTorch; EDGE_MNIST_THREADS or 1
             if None.
-        batch_sizes: For throughput.
+        batch_sizes: For throughput, each 1 to ``MAX_BATCH_SIZE``.
         with_torch: Measure PyTorch on the same weights too, where torch and a checkpoint are.
 
     Raises:
         ModelError: A file is missing or cannot be opened.
         ProviderError: CUDA was asked for and does not really run.
-        UsageError: A file of ``against`` is no image classifier, or ``threads`` is out of range.
+        UsageError: A file of ``against`` is no image classifier, or a number is out of its range.
     """
     n_threads = read_threads(threads) or 1
-    variants = open_variants(models, against, provider, n_threads, with_torch)
+    for size in batch_sizes:
+        check_integer("batch_sizes", size, 1, MAX_BATCH_SIZE)
+    variants = open_variants(models, [*map(Path, against)], provider, n_threads, with_torch)
     latencies = measure_latencies(
         {one.name: partial(one.run, one.fixed_batch or 1) for one in variants}
     )
@@ -361,7 +365,7 @@ def bench(
 
 
 def open_variants(
-    models: Sequence[str | Path] | None,
+    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
     against: Sequence[Path],
     provider: str,
     threads: int,
@@ -487,15 +491,13 @@ def compare_reports(
     there is one: its change is the change of the machine's speed.
 
     Args:
-        base: A report as ``bench --json`` printed it.
+        base: A report as ``read_report`` returns it.
         now: The new one.
         max_regression: 0.1 lets a number get worse by 10 %.
 
     Raises:
-        UsageError: The base is no report of this schema, or shares no model with the new one.
+        UsageError: The base shares no model with the new one.
     """
-    if base.get("schema_version") != SCHEMA_VERSION:
-        raise UsageError(f"the base is no benchmark report of schema {SCHEMA_VERSION}")
     old = {one["name"]: one for one in base["models"]}
     shared = [one for one in now.models if one.name in old]
     ours = [one for one in shared if one.quantization is not None]
@@ -534,14 +536,21 @@ def read_report(path: Path) -> dict[str, Any]:
     """Read a report that ``bench --json`` printed.
 
     Raises:
-        UsageError: It cannot be read, or is none.
+        UsageError: It cannot be read, or is no report of this schema.
     """
     try:
-        report = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is no benchmark report: {error}") from error
-    if not isinstance(report, dict) or "models" not in report:
-        raise UsageError(f"{path} is no benchmark report")
+        report: dict[str, Any] = json.loads(path.read_bytes())
+        if report["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"expected schema_version {SCHEMA_VERSION}")
+        for model in report["models"]:
+            numbers = [model["latency"]["p50_us"], model["size_bytes"]]
+            numbers += model["images_per_s"].values()
+            if not all(number > 0 for number in numbers) or not isinstance(model["name"], str):
+                raise ValueError("a figure of it is not positive")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path} is no report of bench --json ({one_line(error)})") from error
     return report
 
 

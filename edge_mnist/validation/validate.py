@@ -226,8 +226,7 @@ def validate(
     """
     if self_test and (dataset is not None or robustness):
         raise UsageError("a self-test uses golden images only: no data set, no robustness")
-    names = [models] if isinstance(models, str | os.PathLike) else models
-    files = [read_model(path) for path in find_models(names)]
+    files = [read_model(path) for path in find_models(models)]
     if dataset is None and not self_test:
         dataset = load_test_data(files, data_dir=data_dir, offline=offline)
     return validate_files(
@@ -302,7 +301,7 @@ def load_test_data(
     """
     from edge_mnist.training.datasets import load_dataset
 
-    if name:
+    if name is not None:
         return load_dataset(name, data_dir=data_dir, offline=offline)
     found = [check_contract(file).metadata for file in files]
     names = {one.get("test_dataset") or one.get("dataset", "") for one in found}
