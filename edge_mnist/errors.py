@@ -16,6 +16,7 @@ EdgeMnistError                 exit code 3: something that cannot be had
 Every message is one line that says what is wrong and, where there is one, the way out.
 """
 
+import numbers
 import operator
 from typing import Any
 
@@ -110,3 +111,21 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
             f"{name}: expected an integer from {low:,} to {high:,}, got {value!r}"
         ) from None
     return operator.index(value)
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> float:
+    """Return a real number, Python's or NumPy's, that is within its range.
+
+    Args:
+        name: Of the argument, for the message.
+        value: What was given for it.
+        low: The smallest allowed.
+        high: The largest allowed.
+
+    Raises:
+        UsageError: It is of another type, such as a bool or a text, NaN, or out of its range.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (is_number and low <= value <= high):  # written so that NaN fails too
+        raise UsageError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)

@@ -62,8 +62,8 @@ def check_folder(path: Path) -> None:
         found = next(one for one in (path, *path.absolute().parents) if os.path.lexists(one))
         if not os.path.isdir(found):
             raise NotADirectoryError(20, f"{found} is not a folder")
-        if not os.access(found, os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
+        with _temporary_file(found / path.name, b""):  # unlike os.access, it names the real reason
+            pass
 
 
 def write_exclusively(path: Path, data: bytes) -> None:

@@ -140,10 +140,12 @@ def locate(name: str | os.PathLike[str]) -> Path:
     A string whose first part is a released name is never a path; ``./nano``, and any ``Path``, is.
 
     Raises:
-        UsageError: The name is empty.
+        UsageError: The name is empty, or neither a text nor a path.
     """
     if name == "":
         raise UsageError("expected a name or a path, got an empty text")
+    if not isinstance(name, str | os.PathLike):
+        raise UsageError(f"expected a name or a path, got {type(name).__name__}")
     if isinstance(name, str):
         first, _, file = name.partition("/")
         if first in RELEASED and "/" not in file:
@@ -180,6 +182,8 @@ def read_model(path: Path) -> ModelFile:
             content = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise ModelError(f"cannot read model {path}: {error.strerror}") from error
+    except ValueError as error:  # a null character in the name
+        raise ModelError(f"cannot read model {path}: {error}") from error
     if not content:
         raise ModelError(f"the model {path} is empty")
     if len(content) > MAX_BYTES:
@@ -255,6 +259,8 @@ def _check_contract(content: bytes) -> ModelInfo:
     if metadata.get("graph_sha256", hash_graph(content)) != hash_graph(content):
         raise ModelError("the graph was altered: its SHA-256 is not that of the metadata")
     threshold = float(metadata.get("rejection_threshold", "0"))
+    if not 0 <= threshold <= 1:
+        raise _breach(f"expected a rejection_threshold from 0 to 1, got {threshold}")
     framing = metadata.get("framing", "digit")
     if framing not in FRAMINGS:
         raise _breach(f"expected framing {' or '.join(FRAMINGS)}, got {framing!r}")

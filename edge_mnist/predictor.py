@@ -1,6 +1,7 @@
 """The predictor: a model file, opened once, that reads digits."""
 
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -83,7 +84,12 @@ class Prediction:
         Args:
             class_names: The name of each class.
             top_k: Add the classes with the largest probabilities, in order, as ``top``.
+
+        Raises:
+            UsageError: ``top_k`` is no integer of 1 or more.
         """
+        if top_k is not None:
+            check_integer("top_k", top_k, 1, sys.maxsize)
         if self.error:
             return {"status": self.status, "error": self.error}
         known: dict[str, Any] = {"status": self.status}
@@ -151,7 +157,9 @@ class Predictor:
         self.info = check_contract(self.model)
         self._given_reader = reader
         choose_reader(reader)
-        self._wanted_provider = provider or os.environ.get("EDGE_MNIST_PROVIDER") or "auto"
+        if provider is None:
+            provider = os.environ.get("EDGE_MNIST_PROVIDER") or "auto"
+        self._asked_provider = provider
         self._threads = threads
         self._accept_all = accept_all
         self._session: onnxruntime.InferenceSession | None = None
@@ -163,7 +171,7 @@ class Predictor:
         """The open session; opened anew in a forked process."""
         if self._session is None or self._n_forks != n_forks:
             self._session = open_session(
-                self.model.content, provider=self._wanted_provider, threads=self._threads
+                self.model.content, provider=self._asked_provider, threads=self._threads
             )
             self._n_forks = n_forks
             self.provider = provider_of(self._session)
@@ -202,16 +210,16 @@ class Predictor:
         """
         return self.predict_inputs([self._read(picture)])[0]
 
-    def predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
+    def predict_batch(self, pictures: Iterable[Picture]) -> list[Prediction]:
         """Read the digits in some pictures as one batch, in the calling thread.
 
         A picture that cannot be read gives a prediction with status ``error``.
 
         Raises:
-            UsageError: ``pictures`` is a single path, or the bytes of one picture.
+            UsageError: ``pictures`` is one picture, or nothing that can be iterated over.
         """
-        _refuse_single(pictures)
-        return self._predict_chunk(self._read_chunk(pictures))
+        _check_several(pictures)
+        return self._predict_chunk(self._read_chunk(list(pictures)))
 
     def predict_many(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
         """Read the digits in many pictures, in order, on all cores where that pays.
@@ -221,9 +229,9 @@ class Predictor:
         such as a camera, gets each answer before its next picture is asked for.
 
         Raises:
-            UsageError: ``pictures`` is a single path, or the bytes of one picture.
+            UsageError: ``pictures`` is one picture, or nothing that can be iterated over.
         """
-        _refuse_single(pictures)
+        _check_several(pictures)
         source, size = iter(pictures), 1  # the first answer does not wait for a second picture
         pending: deque[Future[list[Prediction]]] = deque()
         picture_s = 0.0  # processor time to read one picture, as last measured
@@ -341,7 +349,7 @@ class Predictor:
         self, model_input: ModelInput, label: int, probabilities: list[float]
     ) -> Prediction:
         confidence, reason = probabilities[label], model_input.reason
-        if reason is None and confidence < self.info.rejection_threshold:
+        if reason is None and not confidence >= self.info.rejection_threshold:  # NaN is rejected
             reason = "not a digit" if self.info.framing == "digit" else "none of the classes"
         if self._accept_all:
             reason = None
@@ -384,9 +392,14 @@ def _read_model(model: str | os.PathLike[str] | bytes | ModelFile | None) -> Mod
     return read_model(find_model(model))
 
 
-def _refuse_single(pictures: Iterable[Picture]) -> None:
-    """Refuse one picture where several are expected: its characters would be taken for pictures."""
-    if isinstance(pictures, str | os.PathLike | bytes | bytearray):
+def _check_several(pictures: Iterable[Picture]) -> None:
+    """Refuse one picture where several are expected: its characters would be taken for pictures.
+
+    Raises:
+        UsageError: It is a path, the bytes of a picture, an open file, or not iterable.
+    """
+    is_one = isinstance(pictures, str | os.PathLike | bytes | bytearray | memoryview)
+    if is_one or hasattr(pictures, "read") or not hasattr(pictures, "__iter__"):
         raise UsageError(
             f"expected several pictures, got one {type(pictures).__name__}: use predict, or a list"
         )

@@ -166,6 +166,21 @@ def test_the_gate_s_limit_of_lost_accuracy_holds_for_a_recommendation() -> None:
         assert check_accuracy_lost(n_lost / n_images, n_images, Limits()).passed == (name == "int8")
 
 
+def test_figures_of_the_metadata_that_are_none(tmp_path: Path) -> None:
+    model = onnx.load(SHIPPED / INT8_NAME)
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    path = tmp_path / INT8_NAME
+    for key, text in (("accuracy", "NaN"), ("accuracy", "all"), ("n_test_images", "-1")):
+        onnx.helper.set_model_props(model, about | {key: text})
+        onnx.save(model, path)
+        with pytest.raises(ModelError, match=f"{key} '{text}', expected a number from 0"):
+            bench(path, with_torch=False)
+    onnx.helper.set_model_props(model, about | {"rejection_threshold": "nan"})
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="expected a rejection_threshold from 0 to 1, got nan"):
+        bench(path, with_torch=False)
+
+
 def test_regressions() -> None:
     before = report(measured("m", 30, 100, 0.99))
     base = json.loads(json.dumps(to_json(before)))

@@ -1,5 +1,6 @@
 """MNIST and the digits: every layout, damaged files, the download, the stratified split."""
 
+import dataclasses
 import gzip
 import hashlib
 import os
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ import torch
 import torchvision
 from conftest import Command, serve
 
-from edge_mnist.errors import DataError
+from edge_mnist.errors import DataError, UsageError
+from edge_mnist.exporting.onnx import export
 from edge_mnist.training.datasets import (
     Dataset,
     cache_folder,
@@ -23,6 +26,8 @@ from edge_mnist.training.datasets import (
     split_stratified,
 )
 from edge_mnist.training.mnist import FILES, find_mnist
+from edge_mnist.training.run import train
+from edge_mnist.validation.validate import validate
 
 
 def given_files() -> list[Path]:
@@ -205,6 +210,34 @@ def test_torchvisions_old_form_is_read(
 ) -> None:
     write_processed(mnist, tmp_path / layout, modern=modern)
     assert load_dataset("mnist", data_dir=tmp_path).sha256 == mnist.sha256
+
+
+def test_what_is_no_data_set_is_refused(digits: Dataset) -> None:
+    """Pixels of 0..1, and labels of another type, would be taken for other images and labels."""
+    wrong: tuple[dict[str, Any], ...] = (
+        {"train_images": digits.train_images / 255},
+        {"test_images": digits.test_images[:, :27]},
+        {"test_images": digits.test_images[:-1]},
+        {"test_images": digits.test_images[:0], "test_labels": digits.test_labels[:0]},
+        {"train_images": digits.train_images.tolist()},
+        {"train_labels": digits.train_labels.astype(np.uint8)},
+        {"train_labels": digits.train_labels + 1},
+        {"test_labels": digits.test_labels - 1},
+    )
+    for changes in wrong:
+        with pytest.raises(UsageError, match=r"^(train|test)_(images|labels): expected "):
+            dataclasses.replace(digits, **changes)
+    name: Any = "digits"
+    for call in (
+        lambda: train("fast", name),
+        lambda: validate("nano", name),
+        lambda: export("run", name),
+    ):
+        with pytest.raises(UsageError, match="expected a Dataset, as load_dataset returns it"):
+            call()
+    for value in (5, None, b"digits"):
+        with pytest.raises(UsageError, match="expected the name of a data set or a folder"):
+            load_dataset(value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("damage", ["pixel", "label", "wide label", "shape", "truncated", "list"])

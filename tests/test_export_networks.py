@@ -160,7 +160,7 @@ def test_what_cannot_be_exported_is_one_line(digits: Dataset, tmp_path: Path) ->
         assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(UsageError, match="with a data set"):
         export(nine, folder=tmp_path)
-    with pytest.raises(UsageError, match="positive temperature"):
+    with pytest.raises(UsageError, match="temperature: expected a number"):
         export(fit(LinearWithoutBias(), digits), digits, folder=tmp_path, temperature=0)
     with pytest.raises(UsageError, match="positive scale"):
         PixelConvention(std=0)

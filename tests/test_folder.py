@@ -407,3 +407,21 @@ def test_what_train_says_is_rejected_is_what_predict_rejects(tmp_path: Path) -> 
     names = [everything.predict(path).name for path in paths]
     right = [name == path.parent.name for name, path in zip(names, paths, strict=True)]
     assert np.mean(right) == pytest.approx(run.result.test_accuracy)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", "a\u2028b".encode()])
+def test_a_name_that_no_model_file_can_hold(tmp_path: Path, name: bytes) -> None:
+    """Such as one that is not UTF-8; else the training would end in an error, not begin with it."""
+    folder = write_signs(tmp_path / "signs", 5)
+    os.rename(folder / "cup", os.path.join(os.fsencode(folder), name))
+    with pytest.raises(DataError, match="expected a class's name in UTF-8, without control"):
+        load_dataset(str(folder))
+
+
+def test_a_path_is_a_folder_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_signs(tmp_path / "kmnist", 5)
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset(Path("kmnist")).name == os.path.join(".", "kmnist")
+    assert load_dataset(tmp_path / "kmnist").name == str(tmp_path / "kmnist")

@@ -105,7 +105,7 @@ def find(folds: FoldsResult, fold: int) -> Path:
 
 def test_finished_folds_are_kept(folds: FoldsResult, digits: Dataset) -> None:
     times = [find(folds, fold).stat().st_mtime_ns for fold in (1, 2, 3)]
-    again = cross_validate(THREE, digits, out=Path(folds.folder), resume=True)
+    again = cross_validate(THREE, digits, out=folds.folder, resume=True)
     assert again == folds
     assert [find(folds, fold).stat().st_mtime_ns for fold in (1, 2, 3)] == times
     other = dataclasses.replace(THREE, epochs=2)

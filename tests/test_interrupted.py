@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import LIMITS
 
@@ -121,12 +122,30 @@ def test_a_run_with_a_damaged_file_is_not_continued(tmp_path: Path, digits: Data
     (folder / RECIPE_NAME).write_bytes(b"\xff{")
     with pytest.raises(ModelError, match=f"{RECIPE_NAME} is damaged"):
         read_recipe(folder)
-    content = (folder / CHECKPOINT_NAME).read_bytes()
+    path = folder / CHECKPOINT_NAME
+    content = path.read_bytes()
+    unverified = content.replace(b'"content_sha256"', b'"content_sha257"')  # as of old
     for entry, broken in ((b'"epoch":"1"', b'"epoch":"x"'), (b'"temperature"', b'"temperatura"')):
         assert entry in content
-        (folder / CHECKPOINT_NAME).write_bytes(content.replace(entry, broken))
+        path.write_bytes(unverified.replace(entry, broken))
         with pytest.raises(ModelError, match="damaged: its metadata"):
-            load_checkpoint(folder / CHECKPOINT_NAME)
+            load_checkpoint(path)
+        path.write_bytes(content.replace(entry, broken))
+        with pytest.raises(ModelError, match="damaged: its content"):
+            load_checkpoint(path)
+
+
+def test_a_changed_bit_anywhere_in_a_checkpoint_is_found(run_folder: Path, tmp_path: Path) -> None:
+    content = bytearray((run_folder / CHECKPOINT_NAME).read_bytes())
+    path = tmp_path / CHECKPOINT_NAME
+    generator = np.random.default_rng(0)
+    header = content.index(b'"temperature":"') + len(b'"temperature":"')  # its first digit
+    for place in (header, *generator.integers(0, len(content), 30).tolist()):
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ModelError):
+            load_checkpoint(path)
+        content[place] ^= 1
 
 
 def test_two_trainings_into_one_folder(tmp_path: Path, digits: Dataset) -> None:

@@ -167,7 +167,9 @@ def test_names_that_there_are_not() -> None:
     for changes in ({"optimizer": "best"}, {"schedule": "none"}):
         with pytest.raises(UsageError, match="expected one of"):
             find_recipe("fast", **changes)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="learning_rate: expected 0 to 1000, got nan"):
+    with pytest.raises(
+        UsageError, match="learning_rate: expected a number from 0 to 1000, got nan"
+    ):
         find_recipe("fast", learning_rate=float("nan"))
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ from PIL import Image
 import edge_mnist
 from edge_mnist.errors import ModelError, ProviderError, UsageError
 from edge_mnist.exporting.golden import draw_digit
-from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, find_model, shipped_folder
+from edge_mnist.model_file import FLOAT32_NAME, INT8_NAME, find_model, hash_graph, shipped_folder
 from edge_mnist.predictor import READ_AHEAD, Predictor
 from edge_mnist.session import run_bound
 from edge_mnist.training.datasets import Dataset
 from edge_mnist.validation.benchmark import bench
+from edge_mnist.validation.validate import validate
 
 SHIPPED = shipped_folder() / "default"
 
@@ -167,11 +170,47 @@ def test_a_masked_array_is_read_as_an_array(drawings: list[Path]) -> None:
 def test_one_picture_is_not_several(drawings: list[Path]) -> None:
     """A path has characters, and the bytes of a file are numbers: neither are pictures."""
     predictor = Predictor(SHIPPED)
-    for single in (str(drawings[2]), drawings[2], drawings[2].read_bytes()):
+    content = drawings[2].read_bytes()
+    singles = (str(drawings[2]), drawings[2], content, memoryview(content), BytesIO(content), 5)
+    for single in (*singles, None, Image.new("L", (28, 28))):
         with pytest.raises(UsageError, match="expected several pictures, got one"):
             predictor.predict_batch(single)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="expected several pictures, got one"):
             list(predictor.predict_many(single))  # type: ignore[arg-type]
+
+
+def test_several_pictures_may_come_one_by_one(drawings: list[Path]) -> None:
+    answers = Predictor(SHIPPED).predict_batch(path for path in drawings)
+    assert [answer.digit for answer in answers] == list(range(10))
+    names = [str(digit) for digit in range(10)]
+    assert len(answers[0].to_dict(names, top_k=3)["top"]) == 3
+    for wrong in (0, "3", True):
+        with pytest.raises(UsageError, match="top_k: expected an integer from 1"):
+            answers[0].to_dict(names, top_k=wrong)  # type: ignore[arg-type]
+
+
+def test_probabilities_that_are_no_numbers_are_no_answer(
+    edge_mnist: Command, drawings: list[Path], digits: Dataset, tmp_path: Path
+) -> None:
+    """As of a network whose numbers overflow; neither does JSON have such numbers."""
+    model = onnx.load(SHIPPED / FLOAT32_NAME)
+    bias = next(one for one in model.graph.initializer if len(one.dims) == 1 and one.dims[0] > 9)
+    values = onnx.numpy_helper.to_array(bias) + np.float32("nan")
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    about["graph_sha256"] = hash_graph(model.SerializeToString())
+    onnx.helper.set_model_props(model, about)
+    path = tmp_path / "nan.onnx"
+    onnx.save(model, path)
+    done = edge_mnist("predict", drawings[3], "-m", path, "--json")
+    (item,) = json.loads(done.stdout, parse_constant=pytest.fail)["items"]
+    assert (item["status"], item["confidence"]) == ("rejected", None)
+    shutil.copy(SHIPPED / "reference.npz", tmp_path)
+    (report,) = validate(path, digits, against="reference").models
+    assert not report.passed
+    assert report.accuracy is not None
+    assert report.accuracy.rejected == 1
+    assert math.isnan(report.accuracy.calibration_error)
 
 
 def test_no_picture_at_all() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from edge_mnist.training.datasets import Dataset, split_stratified
 from edge_mnist.training.networks import compute_logits
 from edge_mnist.training.outliers import draw_outliers
 from edge_mnist.training.recipes import RECIPES, find_recipe, parse_changes, parse_recipe
-from edge_mnist.training.run import plan_run, train
+from edge_mnist.training.run import plan_run, remove_unused_run, train
 from edge_mnist.training.trainer import pick_device, scale_rate
 
 SHORT = find_recipe(dataset="digits", epochs=4)
@@ -352,6 +353,43 @@ def test_numbers_out_of_range_are_refused() -> None:
     for changes in ({"epochs": 0}, {"seed": -1}, {"batch_size": 0}, {"tone_share": 1.5}):
         with pytest.raises(UsageError, match=": expected "):
             find_recipe("fast", **changes)  # type: ignore[arg-type]
+
+
+def test_values_of_another_type_are_refused(digits: Dataset, tmp_path: Path) -> None:
+    """A recipe stands in JSON beside the weights, so it holds Python's own numbers."""
+    wrong: tuple[dict[str, Any], ...] = (
+        {"epochs": "3"},
+        {"epochs": 2.0},
+        {"epochs": True},
+        {"learning_rate": "fast"},
+        {"shift_px": float("nan")},
+        {"augment": 1},
+        {"network": 3},
+    )
+    for changes in wrong:
+        (key,) = changes
+        with pytest.raises(UsageError, match=f"^{key}: expected "):
+            find_recipe("fast", **changes)
+        with pytest.raises(UsageError, match=f"^{key}: expected "):
+            train(dataclasses.replace(SHORT, **changes), digits)
+    with pytest.raises(UsageError, match="no 'speed'"):
+        find_recipe("fast", speed=3)
+    for name in (3, ["fast"], ""):
+        with pytest.raises(UsageError, match="no recipe named"):
+            find_recipe(name)  # type: ignore[arg-type]
+    recipe = find_recipe("fast", epochs=np.int64(3), learning_rate=np.float32(0.5))  # type: ignore[arg-type]
+    assert json.loads(recipe.to_json())["learning_rate"] == 0.5
+    assert type(recipe.epochs) is int
+
+
+def test_a_run_folder_in_which_nothing_began_goes_away(tmp_path: Path) -> None:
+    for name in ("empty", "locked", "begun"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "locked" / ".lock").write_bytes(b"")
+    (tmp_path / "begun" / "recipe.json").write_bytes(b"")
+    for folder in tmp_path.iterdir():
+        remove_unused_run(folder)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["begun"]
 
 
 def test_set_on_the_command_line(edge_mnist: Command, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def test_the_configuration_says_what_the_file_says(name: str, tmp_path: Path) ->
 
 
 def test_batches_instances_and_warm_up(tmp_path: Path) -> None:
-    (made,) = export_triton([find_model("nano")], tmp_path).models
+    made, _ = export_triton("nano", str(tmp_path)).models
+    assert made == export_triton([find_model("nano")], tmp_path).models[0]
     assert made.name == "edge-mnist-nano"
     config = read_config(tmp_path / made.name)
     assert config.max_batch_size >= max(config.dynamic_batching.preferred_batch_size) > 1

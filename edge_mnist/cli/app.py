@@ -1,7 +1,9 @@
 """The app, and the options that several commands share."""
 
 import json
+import math
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -111,6 +113,21 @@ def carry_options(**options: object) -> str:
     return "".join(words)
 
 
-def print_json(value: object) -> None:
-    """Print a result on stdout."""
-    print(json.dumps(value, indent=2))
+def print_json(value: object, *, indent: int | None = 2) -> None:
+    """Print a result on stdout; a number that is not finite as null, as JSON has no such numbers.
+
+    Args:
+        value: Dictionaries, lists, tuples, texts and numbers.
+        indent: Of each level; None for one line.
+    """
+    print(json.dumps(_drop_not_finite(value), indent=indent, allow_nan=False))
+
+
+def _drop_not_finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _drop_not_finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_drop_not_finite(one) for one in value]
+    return value

@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -272,7 +271,7 @@ def _print_answer(
 ) -> None:
     if style.kind == "jsonl":
         item = prediction.to_dict(names, top_k=style.top_k)
-        print(json.dumps({"schema_version": SCHEMA_VERSION, "path": path, **item}))
+        print_json({"schema_version": SCHEMA_VERSION, "path": path, **item}, indent=None)
     elif style.kind == "csv":
         _print_csv(path, prediction)
     elif not prediction.error:

@@ -99,7 +99,13 @@ def train(
     from edge_mnist.files import check_folder
     from edge_mnist.training.cross_validation import cross_validate
     from edge_mnist.training.datasets import load_dataset
-    from edge_mnist.training.run import TrainingRun, new_run_folder, plan_run, read_run_threads
+    from edge_mnist.training.run import (
+        TrainingRun,
+        new_run_folder,
+        plan_run,
+        read_run_threads,
+        remove_unused_run,
+    )
     from edge_mnist.training.run import train as train_network
     from edge_mnist.training.unipen import load_unipen
 
@@ -120,20 +126,26 @@ def train(
         rendering.say(note)
     uses_unipen = plan.handwriting_share > 0
     handwriting = load_unipen(data_dir, offline=offline) if uses_unipen else None
-    folder = folder or new_run_folder(plan.name)
+    new_folder = None if folder else new_run_folder(plan.name)
+    folder = folder or new_folder
+    assert folder
     with rendering.training_bar(quiet=quiet) as report:
         run = cross_validate if plan.folds and not plan.fold else train_network
-        result = run(
-            plan,
-            data,
-            handwriting=handwriting,
-            out=folder,
-            device=device,
-            threads=asked or "auto",
-            resume=resume,
-            overwrite=overwrite,
-            report=report,
-        )
+        try:
+            result = run(
+                plan,
+                data,
+                handwriting=handwriting,
+                out=folder,
+                device=device,
+                threads=asked or "auto",
+                resume=resume,
+                overwrite=overwrite,
+                report=report,
+            )
+        finally:
+            if new_folder:
+                remove_unused_run(new_folder)
     figures = result.result if isinstance(result, TrainingRun) else result
     if find_spec("matplotlib"):
         _plot(folder, result, data)

@@ -22,7 +22,14 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from edge_mnist.errors import GateError, ModelError, OutputError, UsageError, one_line
+from edge_mnist.errors import (
+    GateError,
+    ModelError,
+    OutputError,
+    UsageError,
+    check_number,
+    one_line,
+)
 from edge_mnist.exporting.convention import MeasuredConvention, PixelConvention, Statement
 from edge_mnist.exporting.golden import draw_golden_images, hash_images
 from edge_mnist.exporting.graph import (
@@ -50,7 +57,7 @@ from edge_mnist.model_file import (
 )
 from edge_mnist.predictor import Predictor
 from edge_mnist.training.calibration import Calibration, Validation, calibrate, count_least_images
-from edge_mnist.training.datasets import DIGIT_LABELS, Dataset
+from edge_mnist.training.datasets import DIGIT_LABELS, Dataset, check_dataset
 from edge_mnist.training.provenance import compare_with_training
 from edge_mnist.training.unipen import CITATION, DOI, LICENCE, NOTICE
 from edge_mnist.validation.timing import Latency
@@ -200,8 +207,10 @@ def export(
             trained on.
         OutputError: The folder cannot be written, or holds files that no export wrote.
     """
-    if temperature is not None and not 0 < temperature < float("inf"):
-        raise UsageError(f"expected a positive temperature, got {temperature}")
+    if temperature is not None:
+        check_number("temperature", temperature, 1e-6, 1e6)
+    if dataset is not None:
+        check_dataset(dataset)
     opened = open_source(
         source,
         dataset,

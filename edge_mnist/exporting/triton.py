@@ -19,6 +19,7 @@ from edge_mnist.model_file import (
     ModelFile,
     ModelInfo,
     check_contract,
+    find_models,
     locate,
     name_model,
     read_model,
@@ -70,21 +71,26 @@ class TritonResult:
 
 
 def export_triton(
-    paths: Sequence[Path], repository: Path, *, overwrite: bool = False
+    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
+    repository: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
 ) -> TritonResult:
     """Write model files into a Triton model repository, each as version 1 of a model.
 
     Args:
-        paths: Model files that keep the contract, float32 or int8.
+        models: Model files that keep the contract, float32 or int8; folders written by export,
+            released models; see ``model_file.find_models``.
         repository: The folder that Triton is started with; other models in it stay.
         overwrite: Replace files that this function did not write.
 
     Raises:
-        ModelError: A file breaks the contract.
+        ModelError: A file is missing or breaks the contract.
         OutputError: It cannot be written, or would replace files that are not ours.
     """
-    models = tuple(add_model(path, repository, overwrite=overwrite) for path in paths)
-    return TritonResult(str(repository), models)
+    folder = Path(repository)
+    written = tuple(add_model(path, folder, overwrite=overwrite) for path in find_models(models))
+    return TritonResult(str(folder), written)
 
 
 def add_model(

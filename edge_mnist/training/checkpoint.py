@@ -22,6 +22,7 @@ from edge_mnist.training.recipes import Recipe, parse_recipe
 WEIGHTS_PREFIX = "weights."
 STATE_PREFIX = "state."
 IMAGE_HASHES = "image_hashes"
+CONTENT_HASH = "content_sha256"  # of all tensors and all other metadata
 FORMAT = "edge-mnist checkpoint 1"
 
 
@@ -87,7 +88,7 @@ def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
         signed = checkpoint.trained_on.image_hashes.view(np.int64)
         tensors[IMAGE_HASHES] = torch.from_numpy(signed)
     copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return save(copies, about)
+    return save(copies, about | {CONTENT_HASH: _hash_content(copies, about)})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -107,6 +108,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     weights = _with_prefix(tensors, WEIGHTS_PREFIX)
     if about.get("weights_sha256", hash_weights(weights)) != hash_weights(weights):
         raise ModelError(f"the checkpoint {path} is damaged: its weights are not the ones saved")
+    saved = about.pop(CONTENT_HASH, None)  # older checkpoints have none
+    if saved is not None and saved != _hash_content(tensors, about):
+        raise ModelError(f"the checkpoint {path} is damaged: its content is not what was saved")
     try:
         return _build_checkpoint(tensors, weights, about)
     except (KeyError, ValueError, TypeError, UsageError) as error:
@@ -169,6 +173,11 @@ def hash_weights(weights: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode() + tensor.detach().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _hash_content(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    text = json.dumps(dict(about), sort_keys=True)
+    return hashlib.sha256((text + hash_weights(tensors)).encode()).hexdigest()
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from edge_mnist.training.run import (
     check_same_data,
     lock_output,
     read_recipe,
+    resolve,
     to_json,
     train,
 )
@@ -59,8 +60,8 @@ class FoldsResult:
 
 @lock_output
 def cross_validate(
-    recipe: Recipe,
-    dataset: Dataset,
+    recipe: str | Recipe,
+    dataset: Dataset | None = None,
     *,
     handwriting: Characters | None = None,
     out: str | os.PathLike[str],
@@ -73,8 +74,8 @@ def cross_validate(
     """Train a network for each fold of a recipe, each validated on its own part of the images.
 
     Args:
-        recipe: With two ``folds`` or more.
-        dataset: The data set that the recipe names.
+        recipe: A preset's name, or every number; with two ``folds`` or more.
+        dataset: What to train on; None loads the one that the recipe names.
         handwriting: UNIPEN, for a recipe with a ``handwriting_share``; None loads it.
         out: Gets a run folder ``fold-1``, ``fold-2`` ... for each fold.
         device: ``auto``, ``cpu``, ``cuda`` or a torch device.
@@ -87,6 +88,7 @@ def cross_validate(
         UsageError: The recipe has no folds, or ``out`` holds a run.
         TrainingError, ModelError, DataError, OutputError: As for ``train``.
     """
+    recipe, dataset = resolve(recipe, dataset)
     if recipe.folds < 2 or recipe.fold:
         raise UsageError(f"expected a recipe with folds, got {recipe.folds}, fold {recipe.fold}")
     if recipe.handwriting_share and handwriting is None:

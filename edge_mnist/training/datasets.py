@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,28 @@ class Dataset:
     held_out: NDArray[np.int64] | None = None
     split_by_content: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse arrays that a training or a test would take for other images or labels.
+
+        Raises:
+            UsageError: An array is of another shape or type, there is no image, or a label is not
+                that of a class.
+        """
+        for part in ("train", "test"):
+            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+            _check_array(f"{part}_images", images, np.uint8, (28, 28))
+            _check_array(f"{part}_labels", labels, np.int64, ())
+            if len(images) != len(labels) or not len(images):
+                raise UsageError(
+                    f"{part}_labels: expected one for each of one image or more, got {len(labels)} "
+                    f"for {len(images)}"
+                )
+            if labels.min() < 0 or labels.max() >= len(self.class_names):
+                raise UsageError(
+                    f"{part}_labels: expected 0 to {len(self.class_names) - 1}, got "
+                    f"{labels.min()} to {labels.max()}"
+                )
+
     @functools.cached_property
     def sha256(self) -> str:
         """Hash over all images and labels, hexadecimal."""
@@ -81,8 +104,28 @@ class Dataset:
         return digest.hexdigest()
 
 
+def _check_array(name: str, array: Any, dtype: type, shape: tuple[int, ...]) -> None:
+    expected = f"{np.dtype(dtype)} of shape {('N', *shape)}".replace("'", "")
+    if not isinstance(array, np.ndarray):
+        raise UsageError(f"{name}: expected an array, {expected}, got {type(array).__name__}")
+    if array.dtype != dtype or array.ndim < 1 or array.shape[1:] != shape:
+        raise UsageError(f"{name}: expected {expected}, got {array.dtype} of shape {array.shape}")
+
+
+def check_dataset(dataset: object) -> None:
+    """Check an argument that takes a data set, not the name of one.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if not isinstance(dataset, Dataset):
+        raise UsageError(
+            f"expected a Dataset, as load_dataset returns it, got {type(dataset).__name__}"
+        )
+
+
 def load_dataset(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     data_dir: Path | None = None,
     offline: bool = False,
@@ -92,8 +135,8 @@ def load_dataset(
 
     Args:
         name: One of ``DATASETS``, or a folder with one folder of pictures for each class, or with
-            ``train``, ``test`` and ``val`` folders of such; ``./kmnist`` is a folder, ``kmnist``
-            never.
+            ``train``, ``test`` and ``val`` folders of such; ``./kmnist`` and a ``Path`` are
+            folders, ``kmnist`` never.
         data_dir: For MNIST a folder with its four files, gzipped or not, flat or in ``MNIST/raw``,
             or with torchvision's old ``training.pt`` and ``test.pt``; for the other published
             ones torchvision's root, the data set's folder in it, or that one's ``raw``. Without
@@ -106,6 +149,10 @@ def load_dataset(
         DataError: It cannot be had, or a file is truncated or altered.
         MissingPackageError: A package that reads it is not installed.
     """
+    if isinstance(name, os.PathLike):
+        name = os.path.join(os.curdir, name)
+    if not isinstance(name, str):
+        raise UsageError(f"expected the name of a data set or a folder, got {name!r}")
     if name == "digits":
         return _load_digits()
     if name in PUBLISHED:
@@ -458,6 +505,10 @@ def _download(
 MAX_CLASSES = 1000
 LEAST_PICTURES = 5  # of each class: one for the test, one for validation, some to learn from
 TEST_SHARE = 0.2
+# Unicode's categories of what a class's name may not hold: names stand in ONNX metadata, which is
+# UTF-8, and in files with a name a line. Control characters, surrogates (of a file name that is not
+# UTF-8), separators of lines and paragraphs.
+NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")
 # Names of folders for parts, in lower case, and what each is used for.
 PART_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -564,7 +615,8 @@ def _find_class_names(folder: Path, parts: Sequence[tuple[str, Path]]) -> tuple[
     """Return the names of the training part's class folders, sorted.
 
     Raises:
-        DataError: There are too few or too many, or another part has a class more.
+        DataError: There are too few or too many, another part has a class more, or a name cannot
+            stand in a model file.
     """
     names: dict[str, set[str]] = collections.defaultdict(set)
     for part, path in parts:
@@ -574,6 +626,12 @@ def _find_class_names(folder: Path, parts: Sequence[tuple[str, Path]]) -> tuple[
             f"{folder} holds {len(names['train'])} folders; expected one of pictures for each of "
             "2 to 1,000 classes"
         )
+    for name in names["train"]:
+        if any(unicodedata.category(character) in NOT_IN_NAMES for character in name):
+            raise DataError(
+                f"{folder / name}: expected a class's name in UTF-8, without control characters; "
+                "rename the folder"
+            )
     for part, path in parts:
         extra = sorted(names[part] - names["train"])
         if extra:

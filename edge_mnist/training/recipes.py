@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from edge_mnist.errors import ModelError, UsageError, check_integer
+from edge_mnist.errors import ModelError, UsageError, check_integer, check_number
 
 
 @dataclass(frozen=True)
@@ -195,10 +195,7 @@ def _check_value(key: str, value: Any, kind: type) -> Any:
     low, high = RANGES[key]
     if kind is int:
         return check_integer(key, value, int(low), int(high))
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and low <= value <= high):  # written so that NaN fails too
-        raise UsageError(f"{key}: expected {low} to {high}, got {value!r}")
-    return float(value)
+    return check_number(key, value, low, high)
 
 
 def parse_changes(settings: Sequence[str]) -> dict[str, str | int | float | bool]:

@@ -29,7 +29,7 @@ from edge_mnist.training.checkpoint import (
     load_network,
     save_checkpoint,
 )
-from edge_mnist.training.datasets import Dataset, load_dataset
+from edge_mnist.training.datasets import Dataset, check_dataset, load_dataset
 from edge_mnist.training.networks import compute_logits, limited_threads
 from edge_mnist.training.provenance import TrainingData
 from edge_mnist.training.recipes import Recipe, check_recipe, find_recipe, parse_recipe
@@ -178,7 +178,7 @@ def train(
         ProviderError: CUDA was asked for and does not run here.
         OutputError: The folder cannot be written.
     """
-    recipe, dataset = _resolve(recipe, dataset)
+    recipe, dataset = resolve(recipe, dataset)
     if recipe.folds and not recipe.fold:
         raise UsageError(f"recipe {recipe.name} has {recipe.folds} folds: use cross_validate")
     if recipe.handwriting_share and handwriting is None:
@@ -266,6 +266,14 @@ def new_run_folder(name: str) -> Path:
             folder.mkdir()
             return folder
     raise AssertionError("unreachable: the numbers do not end")
+
+
+def remove_unused_run(folder: Path) -> None:
+    """Remove a new run folder in which no training began, so that the next run gets its name."""
+    with contextlib.suppress(OSError):
+        if set(os.listdir(folder)) <= {LOCK_NAME}:
+            (folder / LOCK_NAME).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -363,8 +371,16 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def _resolve(recipe: str | Recipe | None, dataset: Dataset | None) -> tuple[Recipe, Dataset]:
-    """Return the recipe and the data set, each of which may name the other."""
+def resolve(recipe: str | Recipe | None, dataset: Dataset | None) -> tuple[Recipe, Dataset]:
+    """Return the recipe and the data set of a training, each of which may name the other.
+
+    Raises:
+        UsageError: There is no such recipe, a number of it is out of its range, or ``dataset`` is
+            no data set.
+        DataError: The data set that the recipe names cannot be had.
+    """
+    if dataset is not None:
+        check_dataset(dataset)
     if not isinstance(recipe, Recipe):
         recipe = find_recipe(recipe, dataset=dataset.name if dataset else None)
     recipe = check_recipe(recipe)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import ModelError, ProviderError, UsageError
+from edge_mnist.errors import ModelError, ProviderError, UsageError, check_number
 from edge_mnist.model_file import (
     CHECKPOINT_NAME,
     FLOAT32_NAME,
@@ -62,11 +62,10 @@ class Limits:
         """Refuse limits that no model could keep.
 
         Raises:
-            UsageError: One is negative or NaN.
+            UsageError: One is negative, NaN or no number.
         """
         for name, limit in vars(self).items():
-            if not limit >= 0:
-                raise UsageError(f"{name}: expected 0 or more, got {limit}")
+            check_number(name, limit, 0, float("inf"))
 
 
 @dataclass(frozen=True)
@@ -229,6 +228,10 @@ def validate(
     files = [read_model(path) for path in find_models(models)]
     if dataset is None and not self_test:
         dataset = load_test_data(files, data_dir=data_dir, offline=offline)
+    elif dataset is not None:
+        from edge_mnist.training.datasets import check_dataset
+
+        check_dataset(dataset)
     return validate_files(
         files, dataset, against=against, limits=limits or Limits(), robustness=robustness
     )
@@ -411,14 +414,14 @@ def measure_accuracy(
         accuracy=float(correct.mean()),
         by_class=by_class,
         calibration_error=measure_calibration(confidences, correct),
-        rejected=float((confidences < predictor.info.rejection_threshold).mean()),
+        rejected=float((~(confidences >= predictor.info.rejection_threshold)).mean()),  # NaN too
     )
 
 
 def measure_calibration(
     confidences: NDArray[np.float32], correct: NDArray[np.bool_], *, n_bins: int = 15
 ) -> float:
-    """Return the expected calibration error, 0 if confidence is accuracy.
+    """Return the expected calibration error, 0 if confidence is accuracy; NaN of a NaN.
 
     Args:
         confidences: Probability of each answer, shape (N,), 0..1.
@@ -427,6 +430,8 @@ def measure_calibration(
 
     Source: C. Guo et al., On Calibration of Modern Neural Networks, 2017.
     """
+    if np.isnan(confidences).any():
+        return float("nan")
     bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
     gaps = np.bincount(bins, weights=confidences - correct, minlength=n_bins)
     return float(np.abs(gaps).sum() / len(correct))
