@@ -258,7 +258,7 @@ static uint32_t scale_weighted(uint32_t sum, uint32_t weight) {
 }
 
 /* Average over boxes: first along the rows, rounded to levels, then along the columns. */
-EDGE_MNIST_HOT static int resize_box(view source, plane target, arena memory) {
+static int resize_box(view source, plane target, arena memory) {
     uint32_t width = target.width, height = target.height;
     uint32_t *restrict cumulated = take(&memory, (source.width + 1) * sizeof *cumulated);
     uint8_t *restrict averages = (uint8_t *)cumulated; /* of one pixel, and of it and the next */
@@ -491,7 +491,7 @@ static void max_ahead(const uint8_t *row, size_t step, uint8_t *restrict target,
 
 /* Dilate a row along itself: the maximum from each pixel on, over a window that is doubled until it
  * is 2 * radius + 1 wide. `line` holds two rows with the radius at both ends. */
-EDGE_MNIST_HOT static void dilate_row(const uint8_t *row, uint32_t width, uint32_t radius, uint8_t *line,
+static void dilate_row(const uint8_t *row, uint32_t width, uint32_t radius, uint8_t *line,
                        uint8_t *restrict target) {
     size_t n = width + 2 * (size_t)radius, wide = 2 * (size_t)radius + 1;
     uint8_t *from = line, *to = line + n;
@@ -616,16 +616,18 @@ EDGE_MNIST_HOT static void blur_add_row(blur *state, const uint8_t *row) {
     size_t end = max_size(start, width > reach ? width - reach : 0);
     uint8_t *restrict target = state->ring + (size_t)(state->n_read++ % state->n_ring) * width;
     for (x = 0; x < radius; x++) sum += row[min_size(x, last)];
-    for (x = 0; x < start; x++) sums[x] = sum += (uint32_t)row[min_size(x + radius, last)] - row[0];
-    for (; x < end; x++) sums[x] = sum += (uint32_t)row[x + radius] - row[x - reach];
-    for (; x < width; x++) sums[x] = sum += (uint32_t)row[last] - row[x - reach];
     for (x = 0; x < start; x++) {
-        target[x] = blur_weigh(sums[x], (uint32_t)row[0] + row[min_size(x + reach, last)], radius);
+        sum += (uint32_t)row[min_size(x + radius, last)] - row[0];
+        target[x] = blur_weigh(sum, (uint32_t)row[0] + row[min_size(x + reach, last)], radius);
     }
-    for (; x < end; x++) {
+    for (x = start; x < end; x++) sums[x] = sum += (uint32_t)row[x + radius] - row[x - reach];
+    for (x = start; x < end; x++) { /* apart, so that it is vectorized */
         target[x] = blur_weigh(sums[x], (uint32_t)row[x - reach] + row[x + reach], radius);
     }
-    for (; x < width; x++) target[x] = blur_weigh(sums[x], (uint32_t)row[x - reach] + row[last], radius);
+    for (; x < width; x++) {
+        sum += (uint32_t)row[last] - row[x - reach];
+        target[x] = blur_weigh(sum, (uint32_t)row[x - reach] + row[last], radius);
+    }
 }
 
 static const uint8_t *blur_ring_row(const blur *state, uint32_t y) {
