@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 import numpy as np
 
-from edge_mnist.errors import DataError, EdgeMnistError, ProviderError, one_line
+from edge_mnist.errors import EdgeMnistError, ProviderError, one_line
 from edge_mnist.machine import count_cores, has_driver, is_offline, read_cpu_flags, read_cpu_quota
 from edge_mnist.model_file import check_contract, find_model, read_model
 from edge_mnist.picture import choose_reader
@@ -21,9 +21,9 @@ SCHEMA_VERSION = 1
 PACKAGE = "edge-mnist"
 EXTRAS = ("train", "serve", "ray")  # cpu and gpu are examined by running them
 INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-# What reads the value of each variable, and raises an error of this package if it cannot be used.
+# What reads the value of each variable, and raises an error if it cannot be used.
 VARIABLES: dict[str, Callable[[str], object]] = {
-    "EDGE_MNIST_DATA": lambda value: _check_data_folder(value),
+    "EDGE_MNIST_DATA": lambda value: os.listdir(value),
     "EDGE_MNIST_MODEL": lambda value: check_contract(read_model(find_model(value))),
     "EDGE_MNIST_OFFLINE": lambda _: is_offline(),
     "EDGE_MNIST_PROVIDER": lambda value: Predictor("default", value, threads=1).close(),
@@ -114,7 +114,7 @@ def examine_environment() -> Finding:
     for name, value in given.items():
         try:
             VARIABLES[name](value)
-        except EdgeMnistError as error:
+        except (EdgeMnistError, OSError, ValueError) as error:
             text = str(error) if name in str(error) else f"{name}: {error}"
             return Finding("environment", False, text, f"unset {name}")
     listed = ", ".join(f"{name}={value}" for name, value in given.items())
@@ -197,11 +197,6 @@ def _run_shipped(provider: str) -> Predictor:
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise ProviderError(f"{predictor.provider} does not run here: {one_line(error)}") from error
     return predictor
-
-
-def _check_data_folder(value: str) -> None:
-    if not os.path.exists(value):
-        raise DataError(f"no folder {value}")
 
 
 def find_version(name: str) -> str | None:

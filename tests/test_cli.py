@@ -365,6 +365,7 @@ def test_doctor(edge_mnist: Command) -> None:
     ("name", "value"),
     [
         ("DATA", "/no/folder"),
+        ("DATA", __file__),
         ("MODEL", "/no/model.onnx"),
         ("OFFLINE", "perhaps"),
         ("PROVIDER", "tpu"),

@@ -126,6 +126,7 @@ def test_the_command_takes_a_run(edge_mnist: Command, run_folder: Path, tmp_path
     options = ("--target", "triton", "--quantize", "--max-accuracy-lost", "0.02")
     done = edge_mnist("export", "run", *options)
     assert done.returncode == 0, done.stderr
+    assert [line.rsplit(", from ", 1)[1] for line in done.stdout.splitlines()] == ["run", "run"]
     repository = tmp_path / "triton"
     assert sorted(path.name for path in repository.iterdir()) == [
         "edge-mnist-digits",

@@ -146,7 +146,9 @@ def _export_triton(
     if source and needs_export(source):
         with tempfile.TemporaryDirectory() as name:
             _export_onnx(source, Path(name), **options)
-            return export_triton(find_models([Path(name)]), folder, overwrite=overwrite)
+            result = export_triton(name, folder, overwrite=overwrite)
+        models = [dataclasses.replace(model, source=source) for model in result.models]
+        return dataclasses.replace(result, models=tuple(models))
     paths = find_models([source]) if source else [find_model(prefer_exports=True)]
     if options:
         option = min(options).replace("_", "-")
