@@ -81,6 +81,9 @@ def test_script_and_entry_point(tmp_path: Path, drawings: list[Path]) -> None:
         ["train", "--epochs", "1", "--set", "epochs=2"],
         ["train", "--output", "one", "--out", "two"],
         ["validate", "nano", "--self-test", "--offline"],
+        ["serve", "--timeout", "nan"],
+        ["serve", "--timeout", "inf"],
+        ["serve", "--workers", "100000"],
     ],
 )
 def test_wrong_usage_is_2(edge_mnist: Command, tmp_path: Path, args: list[str]) -> None:

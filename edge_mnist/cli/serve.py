@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from edge_mnist.cli.app import MODEL_HELP, Provider, app, find_command_model
+from edge_mnist.errors import check_number
 from edge_mnist.machine import count_cores, require_package
 
 Bytes = Annotated[int, typer.Option(min=1, help="Bytes of a request's body; more is 413.")]
@@ -17,8 +18,9 @@ Queue = Annotated[int, typer.Option(min=1, help="Pictures that wait in a worker;
 Connections = Annotated[int, typer.Option(min=2, help="Open in a worker; more is 503.")]
 Timeout = Annotated[
     float,
-    typer.Option(min=0.1, help="Seconds for a body to arrive, then 408; for the answer, then 503."),
+    typer.Option(help="Seconds for a body to arrive, then 408; for the answer, then 503."),
 ]
+MAX_TIMEOUT_S = 86_400
 MAX_WORKERS = 4  # unless more are asked for: each takes 100 MB
 
 
@@ -28,7 +30,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that share the port. [default: cores, up to 4]"),
+        typer.Option(
+            min=1, max=256, help="Processes that share the port. [default: cores, up to 4]"
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
     provider: Provider = None,
@@ -53,6 +57,7 @@ def serve(
 
     With EDGE_MNIST_API_KEY in the environment, requests need that key.
     """
+    check_number("--timeout", timeout, 0.1, MAX_TIMEOUT_S)  # typer's ranges let NaN pass
     require_package("uvicorn", "serve")
     from edge_mnist.serving.server import serve as run_server
     from edge_mnist.serving.settings import KEY_VARIABLE, Settings
