@@ -62,7 +62,7 @@ def check_folder(path: Path) -> None:
         found = next(one for one in (path, *path.absolute().parents) if os.path.lexists(one))
         if not os.path.isdir(found):
             raise NotADirectoryError(20, f"{found} is not a folder")
-        with _temporary_file(found / path.name, b""):  # unlike os.access, it names the real reason
+        with _temporary_file(found / "checked", b""):  # unlike os.access, it names the real reason
             pass
 
 

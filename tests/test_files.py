@@ -83,13 +83,17 @@ def test_a_file_that_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             write_atomically(path, b"")
 
 
-def test_what_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_known_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     file, folder = tmp_path / "file", tmp_path / "folder"
     file.write_bytes(b"old")
     folder.mkdir()
     check_writable(file)
     check_writable(folder / "new")
-    check_folder(folder)
+    for path in (folder, Path(), Path("..")):
+        check_folder(path)
     check_folder(folder / "new" / "below")
     assert sorted(tmp_path.rglob("*")) == [file, folder]
     assert file.read_bytes() == b"old"
