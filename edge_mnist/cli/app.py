@@ -81,6 +81,8 @@ class Command(TyperCommand):
         Raises:
             UsageError: A value is empty.
         """
+        if ctx.resilient_parsing:  # completing an unfinished line
+            return super().parse_args(ctx, args)
         given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         for param in self.get_params(ctx):
             values = given.get(param.name or "")
