@@ -303,9 +303,8 @@ def _hash(content: str) -> str:
 
 
 def _pack(content: bytes) -> str:
-    """Return bytes as the page unpacks them: base64 of raw deflate."""
-    compressor = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    return base64.b64encode(compressor.compress(content) + compressor.flush()).decode()
+    """Return bytes as the page unpacks them: compressed by zlib, then base64."""
+    return base64.b64encode(zlib.compress(content, 9)).decode()
 
 
 def fetch_runtime(*, offline: bool = False) -> dict[str, bytes]:

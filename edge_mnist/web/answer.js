@@ -56,9 +56,7 @@ export function showBackend({ classNames, facts, privacy, docsUrl }) {
   const items = facts.flatMap(([name, value]) => [make("dt", name), make("dd", value)]);
   find("facts").replaceChildren(...items);
   find("privacy").textContent = privacy;
-  const link = find("docs");
-  link.hidden = docsUrl === null;
-  if (docsUrl !== null) link.href = docsUrl;
+  Object.assign(find("docs"), { hidden: docsUrl === null, href: docsUrl ?? "" });
   if (classNames.every((name) => /^[0-9]$/.test(name))) return;
   invitation = find("title").textContent = "Draw or choose a picture"; // clothes, letters, ...
   find("examples").hidden = true;

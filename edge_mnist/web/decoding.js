@@ -63,9 +63,9 @@ function downscale(grey, factor) {
 export function toGrey({ height, width, data: pixels }) {
   const data = new Uint8Array(height * width);
   const histogram = new Uint32Array(256); // of what is more opaque than not
+  const [red, green, blue] = LUMA;
   let isClear = false;
   for (let i = 0, at = 0; i < data.length; i++, at += 4) {
-    const [red, green, blue] = LUMA;
     data[i] = (pixels[at] * red + pixels[at + 1] * green + pixels[at + 2] * blue + 0x8000) >> 16;
     isClear ||= pixels[at + 3] !== 255;
     if (pixels[at + 3] > 127) histogram[data[i]]++;

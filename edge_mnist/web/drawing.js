@@ -1,5 +1,7 @@
 // The drawing: strokes, or a picture that was chosen, on a canvas, with undo and redo, as a file.
 
+import { BackendError } from "./answer.js";
+
 const VIEW_PX = 800; // side of the canvas; strokes are kept in units of it, 0..1
 const FILE_PX = 200; // side of the PNG file: enough for the model's 28 x 28
 const WIDTHS = {
@@ -82,27 +84,18 @@ export class Drawing {
     this.#notify("content");
   }
 
-  undo() {
-    this.#step(this.#past, this.#undone);
-  }
-
-  redo() {
-    this.#step(this.#undone, this.#past);
-  }
+  undo() { this.#step(this.#past, this.#undone); }
+  redo() { this.#step(this.#undone, this.#past); }
 
   clear() {
     this.endStroke();
     if (!this.isEmpty) this.#replace(EMPTY);
   }
 
-  showPicture(picture) {
-    this.endStroke();
-    this.#replace({ strokes: [], picture });
-  }
+  showPicture(picture) { this.#replace({ strokes: [], picture }); }
 
   /** Replace the drawing by other strokes. */
   showLines(lines) {
-    this.endStroke();
     const width = WIDTHS.pen.medium;
     const strokes = lines.map((points) => ({ points, width, isErasing: false }));
     this.#replace({ strokes, picture: null });
@@ -117,6 +110,7 @@ export class Drawing {
   /** Return the chosen picture's file as it came, or the drawing as PNG. */
   async toFile() {
     if (this.#content.picture) return this.#content.picture.file;
+    checkCanvas();
     const canvas = new OffscreenCanvas(FILE_PX, FILE_PX);
     this.#paintStrokes(canvas.getContext("2d"), FILE_PX);
     return canvas.convertToBlob({ type: "image/png" });
@@ -137,6 +131,7 @@ export class Drawing {
   }
 
   #replace(content) {
+    this.endStroke();
     this.#record(content);
     this.#notify("content");
   }
@@ -186,6 +181,16 @@ export class Drawing {
     context.fillStyle = ACCENT;
     if (this.#stroke) context.fill();
   }
+}
+
+/** Throw BackendError if this browser hides from pages what is on a canvas, as Tor Browser does. */
+export function checkCanvas() {
+  const context = new OffscreenCanvas(8, 8).getContext("2d");
+  context.fillRect(0, 0, 8, 8);
+  const { data } = context.getImageData(0, 0, 8, 8);
+  if (data.every((level, at) => (at % 4 === 3 ? level > 247 : level < 8))) return; // opaque black
+  const advice = "Allow this page to extract canvas data, then try again.";
+  throw new BackendError("This browser hides what is drawn", advice);
 }
 
 function reachesCanvas({ points, width }) {

@@ -81,10 +81,7 @@ async function readOnce(backend, readContent) {
 }
 
 /** Wait until what has changed is on screen. */
-async function nextPaint() {
-  await new Promise(requestAnimationFrame);
-  await new Promise((resolve) => setTimeout(resolve));
-}
+const nextPaint = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
 
 /** Show an answer now, later or not at all. `answer`: null for a problem. */
 function present(answer, show) {
