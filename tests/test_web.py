@@ -15,7 +15,7 @@ import pytest
 from chromium import PROGRAM
 from conftest import Command, serve
 from numpy.typing import NDArray
-from page_driver import MODEL, SEVEN, Page
+from page_driver import MODEL, SEVEN, Page, PageInBrowser
 from PIL import Image
 from web_pictures import CASES, REASONS, write_pictures
 
@@ -260,7 +260,7 @@ def page(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]
         yield page
 
 
-def assert_same_answers(page: Page, paths: list[Path]) -> None:
+def assert_same_answers(page: PageInBrowser, paths: list[Path]) -> None:
     """Compare the page's answers with those of the Predictor."""
     predictor = Predictor(MODEL / INT8_NAME)
     for path in paths:
@@ -298,6 +298,23 @@ def test_other_formats_in_the_browser(
         else:
             sheet.save(path, kind)
     assert_same_answers(page, paths)
+
+
+def assert_wasm_gives_onnxruntimes_logits(page: PageInBrowser) -> None:
+    """Compare the logits of the stored cases' images, bit for bit."""
+    model = read_model(MODEL / INT8_NAME)
+    with np.load(CASES) as cases, serve(PAGE) as address:
+        images = cases["images"]
+        found = page.compute_logits(address, write_data(read_network(model)), images.tobytes())
+    (expected,) = open_session(model.content).run(["logits"], {"images": images})
+    assert found == expected.tobytes()
+
+
+def test_logits_in_the_browser_are_onnxruntimes(tmp_path: Path) -> None:
+    if not PROGRAM:
+        pytest.skip("chromium is not installed")
+    with Page(tmp_path) as page:
+        assert_wasm_gives_onnxruntimes_logits(page)
 
 
 def test_a_file_that_is_no_picture(page: Page, tmp_path: Path) -> None:
