@@ -324,6 +324,13 @@ def test_a_file_that_is_no_picture(page: Page, tmp_path: Path) -> None:
     assert answer["error"].startswith("Not a picture that this browser can read, or damaged.")
 
 
+def test_a_side_that_is_too_long(page: Page, tmp_path: Path) -> None:
+    """Python refuses it, too; Chromium's canvas would be blank."""
+    Image.new("1", (65_536, 3)).save(tmp_path / "long.png")
+    answer = page.read_picture(tmp_path / "long.png")
+    assert answer["error"].startswith("65536 x 3 pixels are too many.")
+
+
 def test_nothing_was_asked_of_the_network(page: Page) -> None:
     asked = [event["request"]["url"] for event in page.named("Network.requestWillBeSent")]
     assert len(asked) == 1

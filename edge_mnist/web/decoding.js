@@ -2,6 +2,7 @@
 
 const MAX_BYTES = 32_000_000;
 const MAX_PIXELS = 48_000_000;
+const MAX_SIDE_PX = 65_535; // Chromium's canvas stays blank beyond
 const LUMA = [19595, 38470, 7471]; // ITU-R BT.601, in units of 1 / 65536
 const PNG_START = 0x89504e47;
 const KEPT_PIXELS = 1_000_000; // a larger picture is averaged down to no fewer
@@ -18,7 +19,7 @@ export async function decode(file) {
     const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
     const bitmap = await createImageBitmap(file, options); // turned as EXIF says
     const { height, width } = bitmap;
-    const isHuge = height * width > MAX_PIXELS;
+    const isHuge = height * width > MAX_PIXELS || Math.max(height, width) > MAX_SIDE_PX;
     if (isHuge) throw new PictureError(`${width} x ${height} pixels are too many`);
     const canvas = new OffscreenCanvas(width, height);
     const context = canvas.getContext("2d", { willReadFrequently: true });
