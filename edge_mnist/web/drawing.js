@@ -21,7 +21,7 @@ export class Drawing {
   #past = [];
   #stroke = null;
   #cursor = null;
-  #isPaintDue = false;
+  #frame = 0; // in which it is painted anew
   tool = "pen";
   size = "medium";
 
@@ -141,14 +141,10 @@ export class Drawing {
     this.onChange(change);
   }
 
-  #paintSoon() {
-    if (this.#isPaintDue) return;
-    this.#isPaintDue = true;
-    requestAnimationFrame(() => this.#paint());
-  }
+  #paintSoon() { this.#frame ||= requestAnimationFrame(() => this.#paint()); }
 
   #paint() {
-    this.#isPaintDue = false;
+    this.#frame = 0;
     const context = this.canvas.getContext("2d");
     this.#paintStrokes(context, VIEW_PX);
     if (this.#content.picture) paintPicture(context, this.#content.picture);
