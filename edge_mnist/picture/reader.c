@@ -286,25 +286,25 @@ static uint32_t weigh_cubic(uint32_t place, uint32_t side, uint32_t new_side, ui
     int32_t center = (int32_t)((2 * place + 1) * side), numerators[5], sum = 0;
     int32_t from = (center - 3 * (int32_t)new_side) / unit;
     int32_t to = (center + 5 * (int32_t)new_side) / unit;
+    uint32_t n = 0;
     if (from < 0) from = 0;
     if (to > (int32_t)side) to = (int32_t)side;
     for (int32_t x = from; x < to; x++) {
-        int32_t t = (2 * x + 1) * (int32_t)new_side - center, weight = 0;
+        int32_t t = (2 * x + 1) * (int32_t)new_side - center; /* the distance, at most 2 * unit */
         if (t < 0) t = -t;
         if (t < unit) {
-            weight = 3 * t * t * t - 5 * t * t * unit + 2 * unit * unit * unit;
-        } else if (t < 2 * unit) {
-            weight = -(t * t * t - 5 * t * t * unit + 8 * t * unit * unit - 4 * unit * unit * unit);
+            numerators[n] = 3 * t * t * t - 5 * t * t * unit + 2 * unit * unit * unit;
+        } else {
+            numerators[n] = -(t * t * t - 5 * t * t * unit + 8 * t * unit * unit - 4 * unit * unit * unit);
         }
-        numerators[x - from] = weight;
-        sum += weight;
+        sum += numerators[n++];
     }
-    for (int32_t i = 0; i < to - from; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         int64_t scaled = (int64_t)numerators[i] * (2 << RESIZE_BITS);
         weights[i] = (int32_t)((scaled + (scaled < 0 ? -sum : sum)) / (2 * sum));
     }
     *first = (uint32_t)from;
-    return (uint32_t)(to - from);
+    return n;
 }
 
 static uint8_t clip_weighted(int32_t sum) {
@@ -338,7 +338,7 @@ static void resize_cubic(view source, plane target) {
 }
 
 static void fit(uint32_t width, uint32_t height, uint32_t side_px, plane *target) {
-    uint32_t longer = max_u32(width, height);
+    uint32_t longer = max_u32(1, max_u32(width, height));
     target->width = max_u32(1, (2 * side_px * width + longer) / (2 * longer));
     target->height = max_u32(1, (2 * side_px * height + longer) / (2 * longer));
 }
