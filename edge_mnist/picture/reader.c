@@ -258,7 +258,7 @@ static uint32_t scale_weighted(uint32_t sum, uint32_t weight) {
 }
 
 /* Average over boxes: first along the rows, rounded to levels, then along the columns. */
-EDGE_MNIST_HOT static int resize_box(view source, plane target, arena memory) {
+static int resize_box(view source, plane target, arena memory) {
     uint32_t width = target.width, height = target.height;
     uint32_t *restrict cumulated = take(&memory, (source.width + 1) * sizeof *cumulated);
     uint8_t *restrict averages = (uint8_t *)cumulated; /* of one pixel, and of it and the next */
@@ -491,7 +491,7 @@ static void max_ahead(const uint8_t *row, size_t step, uint8_t *restrict target,
 
 /* Dilate a row along itself: the maximum from each pixel on, over a window that is doubled until it
  * is 2 * radius + 1 wide. `line` holds two rows with the radius at both ends. */
-EDGE_MNIST_HOT static void dilate_row(const uint8_t *row, uint32_t width, uint32_t radius, uint8_t *line,
+static void dilate_row(const uint8_t *row, uint32_t width, uint32_t radius, uint8_t *line,
                        uint8_t *restrict target) {
     size_t n = width + 2 * (size_t)radius, wide = 2 * (size_t)radius + 1;
     uint8_t *from = line, *to = line + n;
@@ -616,16 +616,18 @@ EDGE_MNIST_HOT static void blur_add_row(blur *state, const uint8_t *row) {
     size_t end = max_size(start, width > reach ? width - reach : 0);
     uint8_t *restrict target = state->ring + (size_t)(state->n_read++ % state->n_ring) * width;
     for (x = 0; x < radius; x++) sum += row[min_size(x, last)];
-    for (x = 0; x < start; x++) sums[x] = sum += (uint32_t)row[min_size(x + radius, last)] - row[0];
-    for (; x < end; x++) sums[x] = sum += (uint32_t)row[x + radius] - row[x - reach];
-    for (; x < width; x++) sums[x] = sum += (uint32_t)row[last] - row[x - reach];
     for (x = 0; x < start; x++) {
-        target[x] = blur_weigh(sums[x], (uint32_t)row[0] + row[min_size(x + reach, last)], radius);
+        sum += (uint32_t)row[min_size(x + radius, last)] - row[0];
+        target[x] = blur_weigh(sum, (uint32_t)row[0] + row[min_size(x + reach, last)], radius);
     }
-    for (; x < end; x++) {
+    for (x = start; x < end; x++) sums[x] = sum += (uint32_t)row[x + radius] - row[x - reach];
+    for (x = start; x < end; x++) { /* apart, so that it is vectorized */
         target[x] = blur_weigh(sums[x], (uint32_t)row[x - reach] + row[x + reach], radius);
     }
-    for (; x < width; x++) target[x] = blur_weigh(sums[x], (uint32_t)row[x - reach] + row[last], radius);
+    for (; x < width; x++) {
+        sum += (uint32_t)row[last] - row[x - reach];
+        target[x] = blur_weigh(sum, (uint32_t)row[x - reach] + row[last], radius);
+    }
 }
 
 static const uint8_t *blur_ring_row(const blur *state, uint32_t y) {
@@ -1294,22 +1296,23 @@ static void crop_ink(plane ink, bitmap mask, const component *box, const uint32_
     }
 }
 
-/* Repeat each pixel and add a margin, in place: from the end, as nothing moves to the front. */
-static void spread(plane digit, uint32_t width, uint32_t height, uint32_t repeat, uint32_t margin) {
+/* Double each pixel if asked, and add a margin, in place: from the end, as nothing moves to the front. */
+static void spread(plane digit, uint32_t width, uint32_t height, int is_doubled, uint32_t margin) {
     const uint8_t *source = digit.data + (size_t)width * height;
     for (uint32_t y = digit.height; y--;) {
         uint8_t *row = digit.data + (size_t)y * digit.width;
-        if (y < margin || y >= margin + repeat * height) {
+        if (y < margin || y >= digit.height - margin) {
             fill(row, 0, digit.width);
             continue;
         }
         uint8_t *target = row + digit.width - margin;
         fill(target, 0, margin);
-        for (const uint8_t *pixel = source; pixel-- > source - width;) {
-            for (uint32_t i = 0; i < repeat; i++) *--target = *pixel;
+        for (const uint8_t *pixel = source; pixel > source - width;) {
+            *--target = *--pixel;
+            if (is_doubled) *--target = *pixel;
         }
         fill(row, 0, margin);
-        if ((y - margin) % repeat == 0) source -= width;
+        if (!is_doubled || (y - margin) % 2 == 0) source -= width;
     }
 }
 
@@ -1352,7 +1355,7 @@ static int crop_and_thicken(plane ink, bitmap mask, const component *box, plane 
     digit->height = repeat * height + 2 * margin;
     digit->data = take(memory, (size_t)digit->width * digit->height);
     if (!digit->data) return EDGE_MNIST_ERROR_SCRATCH;
-    if (repeat > 1 || margin) spread(*digit, width, height, repeat, margin);
+    if (repeat == 2 || margin) spread(*digit, width, height, repeat == 2, margin);
     return margin ? dilate(*digit, margin, *memory) : EDGE_MNIST_OK;
 }
 
