@@ -343,14 +343,20 @@ def test_a_hosted_page_is_installed_and_opens_offline(
 ) -> None:
     if not PROGRAM:
         pytest.skip("chromium is not installed")
+    other = site / "below" / "digits" / "other.html"
+    other.write_text("<title>another page</title>")
     with Page(tmp_path_factory.mktemp("installed")) as page:
         with serve(site) as address:
             page.show(f"{address}below/digits/")
             page.run("navigator.serviceWorker.ready.then(() => true)")
             assert page.call("Page.getInstallabilityErrors")["installabilityErrors"] == []
             assert page.faults == []
-        page.open("about:blank")
-        page.open(f"{address}below/digits/")  # the server is gone
-        page.wait_for_status("empty")
-        page.draw(SEVEN)
-        page.wait_for_digit("7")
+            page.open(f"{address}below/digits/other.html")
+            assert page.run("document.title") == "another page"
+        for name in ("", "index.html?from=home#top"):
+            page.open("about:blank")
+            page.open(f"{address}below/digits/{name}")  # the server is gone
+            page.wait_for_status("empty")
+            page.draw(SEVEN)
+            page.wait_for_digit("7")
+    other.unlink()

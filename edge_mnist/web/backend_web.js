@@ -11,7 +11,7 @@ export async function openBackend(onProgress) {
     throw new BackendError("WebAssembly is switched off", advice);
   }
   checkCanvas();
-  if (location.protocol !== "file:") offerInstallation();
+  if (location.protocol !== "file:") offerInstallation().catch(() => {}); // it works without
   const model = JSON.parse(find("model").textContent);
   const network = model.runtime_bytes ? undefined : await unpack("network");
   const wasm = await openWasm(await unpack("wasm"), network);
@@ -49,10 +49,10 @@ function toAnswer(logits, image, reason, model) {
 }
 
 /** Let the browser install the page, with two files that lie beside it where it is hosted. */
-function offerInstallation() {
+async function offerInstallation() {
   const manifest = { rel: "manifest", href: "manifest.webmanifest" };
   document.head.append(Object.assign(document.createElement("link"), manifest));
-  navigator.serviceWorker?.register("service_worker.js").catch(() => {}); // it works without
+  await navigator.serviceWorker.register("service_worker.js");
 }
 
 /** Decode what the page holds: base64 of zlib's format. */

@@ -50,9 +50,6 @@ export class Drawing {
   get canUndo() { return this.#past.length > 0; }
   get canRedo() { return this.#undone.length > 0; }
 
-  /** Width of the next stroke, in sides of the canvas. */
-  get strokeWidth() { return WIDTHS[this.tool][this.size]; }
-
   /** Put the pen down. A picture makes room for the new drawing. */
   beginStroke(point, { isErasing = this.tool === "eraser" } = {}) {
     this.endStroke();
@@ -167,8 +164,9 @@ export class Drawing {
   }
 
   #paintCursor(context, [x, y]) {
+    const radius = (WIDTHS[this.tool][this.size] * VIEW_PX) / 2;
     context.beginPath();
-    context.arc(x * VIEW_PX, y * VIEW_PX, (this.strokeWidth * VIEW_PX) / 2, 0, 2 * Math.PI);
+    context.arc(x * VIEW_PX, y * VIEW_PX, radius, 0, 2 * Math.PI);
     for (const [style, width] of [[PAPER, 14], [ACCENT, 8]]) {
       context.strokeStyle = style; // a light rim, so that it is seen on ink too
       context.lineWidth = width;
@@ -185,8 +183,7 @@ export function checkCanvas() {
   context.fillRect(0, 0, 8, 8);
   const { data } = context.getImageData(0, 0, 8, 8);
   if (data.every((level, at) => (at % 4 === 3 ? level > 247 : level < 8))) return; // opaque black
-  const advice = "Allow this page to extract canvas data, then try again.";
-  throw new BackendError("This browser hides what is drawn", advice);
+  throw new BackendError("This browser hides what is drawn", "Allow this page to read the canvas.");
 }
 
 function reachesCanvas({ points, width }) {
