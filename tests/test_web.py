@@ -188,6 +188,11 @@ def test_another_page_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is not from edge-mnist"):
         export_web(MODEL, tmp_path)
     assert (tmp_path / "index.html").read_text() == "mine"
+    (tmp_path / "index.html").unlink()
+    (tmp_path / "service_worker.js").write_text("mine")
+    with pytest.raises(OutputError, match=r"service_worker.js exists and is not from edge-mnist"):
+        export_web(MODEL, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["service_worker.js"]
 
 
 def test_no_npm_is_one_line(edge_mnist: Command, tmp_path: Path) -> None:
