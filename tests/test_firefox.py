@@ -78,7 +78,7 @@ def test_logits_are_onnxruntimes(page: FirefoxPage) -> None:
     assert_wasm_gives_onnxruntimes_logits(page)
 
 
-def test_a_browser_that_hides_the_canvas_is_told(browser: FirefoxPage, url: str) -> None:
+def test_a_hidden_canvas_is_reported(browser: FirefoxPage, url: str) -> None:
     """As Tor Browser does; what the page would read of a drawing is noise."""
     browser.set_preference("privacy.resistFingerprinting", enabled=True)
     try:

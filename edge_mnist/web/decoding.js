@@ -7,7 +7,7 @@ const LUMA = [19595, 38470, 7471]; // ITU-R BT.601, in units of 1 / 65536
 const PNG_START = 0x89504e47;
 const KEPT_PIXELS = 1_000_000; // a larger picture is averaged down to no fewer
 const DRAFT_SIDE_PX = 512; // Pillow decodes a JPEG at 1/2, 1/4 or 1/8 of its size, no smaller
-const STRIP_PIXELS = 1_000_000; // of a JPEG, read at once; between strips the page does not wait
+const STRIP_PIXELS = 1_000_000; // of a JPEG, read at once; between strips the page handles input
 
 /** A picture cannot be read; the message is one line for the user. */
 export class PictureError extends Error {}
