@@ -1,9 +1,8 @@
 """What is counted, for Prometheus and for the statistics of KServe."""
 
 import os
-from contextlib import suppress
+from collections import defaultdict
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -16,9 +15,7 @@ from prometheus_client import (
 )
 from prometheus_client import generate_latest as generate
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-
-from edge_mnist.machine import is_alive
+from prometheus_client.multiprocess import MultiProcessCollector
 
 # Workers put their counts into files of this folder, so that any of them can tell the sum. The
 # package reads the variable when it is imported.
@@ -64,44 +61,32 @@ class Metrics:
         self.infer_images = counter(f"{INFER}images", "Images classified over KServe.")
         name, about = f"{INFER}last_seconds", "When the last KServe inference ended."
         self.last_infer = gauge(name, about, multiprocess_mode="max")
-        if FOLDER_VARIABLE not in os.environ:
+        if FOLDER_VARIABLE in os.environ:
+            self._registry = CollectorRegistry()
+            MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
+        else:
             ProcessCollector(registry=registry)
 
     def render(self) -> tuple[bytes, str]:
         """Return the counts of all workers in Prometheus' text format, and its content type."""
-        return generate(self._all_workers()), CONTENT_TYPE_LATEST
+        return generate(self._registry), CONTENT_TYPE_LATEST
 
     def read_infer(self) -> dict[str, Any]:
         """Return what was counted of KServe inferences, all workers together, as Triton does."""
-        families = self._all_workers().collect()
-        samples = {
-            (sample.name.removeprefix(INFER), sample.labels.get("stage")): sample.value
-            for family in families
-            for sample in family.samples
-        }
+        families = self._registry.collect()
+        samples: dict[tuple[str, ...], float] = defaultdict(float)
+        for sample in (sample for family in families for sample in family.samples):
+            samples[sample.name.removeprefix(INFER), *sample.labels.values()] = sample.value
         stages = {
             stage: {
-                "count": int(samples.get(("seconds_count", stage), 0)),
-                "ns": int(samples.get(("seconds_sum", stage), 0) * 1e9),
+                "count": int(samples["seconds_count", stage]),
+                "ns": int(samples["seconds_sum", stage] * 1e9),
             }
             for stage in STAGES
         }
         return {
-            "last_inference": int(samples.get(("last_seconds", None), 0) * 1000),
-            "inference_count": int(samples.get(("images_total", None), 0)),
+            "last_inference": int(samples["last_seconds",] * 1000),
+            "inference_count": int(samples["images_total",]),
             "execution_count": stages["compute_infer"]["count"],
             "inference_stats": stages,
         }
-
-    def _all_workers(self) -> CollectorRegistry:
-        folder = os.environ.get(FOLDER_VARIABLE)
-        if not folder:
-            return self._registry
-        for file in Path(folder).glob("gauge_live*_*.db"):
-            pid = int(file.stem.rpartition("_")[2])
-            if not is_alive(pid):  # what it counted as waiting waits no longer
-                with suppress(FileNotFoundError):  # another worker removed the same file
-                    mark_process_dead(pid)  # type: ignore[no-untyped-call]
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return registry

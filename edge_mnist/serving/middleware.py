@@ -14,8 +14,8 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi.exceptions import RequestValidationError
@@ -37,21 +37,19 @@ Headers = Mapping[bytes, bytes]
 logger = logging.getLogger(__name__)
 
 
-def make_error(error: Exception) -> Response:
+async def answer_error(request: Request, error: Exception) -> Response:
     """Make the answer that tells an error: KServe's form, one line of ASCII."""
     status, reason, headers = 500, "the server failed; its log says why", dict[str, str]()
     if isinstance(error, HTTPException):
         status, reason, headers = error.status_code, error.detail, dict(error.headers or {})
     elif isinstance(error, RequestValidationError):
-        status, reason = 422, describe_fault(error.errors()[0])
+        fault = error.errors()[0]
+        status = 400 if fault["type"] == "json_invalid" else 422
+        reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ")
+    if status == 404:
+        reason = f"nothing at {request.scope['path']}; /docs tells what there is"
     body = json.dumps({"error": " ".join(reason.split())})
     return Response(body, status, ERROR_HEADERS.get(status, {}) | headers, "application/json")
-
-
-def describe_fault(fault: Any) -> str:
-    """Return one of the faults that pydantic found, and where it is."""
-    place = ".".join(map(str, fault["loc"]))
-    return f"{place}: {fault['msg']}" if place else str(fault["msg"])
 
 
 class AccessLog:
@@ -77,30 +75,29 @@ class AccessLog:
             sys.stderr.flush()
 
 
+@dataclass(frozen=True)
 class RequestMiddleware:
     """Refuses requests, reads the bodies of the others, logs and counts all of them.
 
-    Endpoints find the body in ``request.state.body``, and may set ``request.state.n_pictures``.
+    Endpoints find the body in ``state``, as ``body``, and may set ``n_pictures`` there.
+
+    Attributes:
+        app: What answers those that are not refused.
+        open_paths: Need no key.
+        routes: Are counted under their names, all other paths as ``other``.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        settings: Settings,
-        metrics: Metrics,
-        log: AccessLog,
-        *,
-        open_paths: frozenset[str],
-        routes: frozenset[str],
-    ) -> None:
-        """Wrap an app that has some routes, of which open paths need no key."""
-        self._app, self._settings, self._metrics, self._log = app, settings, metrics, log
-        self._open_paths, self._routes = open_paths, routes
+    app: ASGIApp
+    settings: Settings
+    metrics: Metrics
+    log: AccessLog
+    open_paths: Set[str]
+    routes: Set[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         started = time.perf_counter()
         status = n_bytes = 0
@@ -110,33 +107,33 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
             else:
-                n_bytes += len(message.get("body", b""))
+                n_bytes += len(message["body"])
             await send(message)
 
         try:
             await self._admit(scope, receive)
-            await self._app(scope, receive, watch)
-        except HTTPException as error:
-            await make_error(error)(scope, receive, watch)
+            await self.app(scope, receive, watch)
         except ClientDisconnect:
             status = CLIENT_GONE
         except Exception as error:
-            logger.exception("failed at %s %s", scope["method"], scope["path"])
+            if not isinstance(error, HTTPException):
+                logger.exception("failed at %s %s", scope["method"], scope["path"])
             if not status:
-                await make_error(error)(scope, receive, watch)
+                response = await answer_error(Request(scope), error)
+                await response(scope, receive, watch)
         self._record(scope, status, time.perf_counter() - started, n_bytes)
 
     async def _admit(self, scope: Scope, receive: Receive) -> None:
-        headers, settings = dict(scope["headers"]), self._settings
+        headers, settings = dict(scope["headers"]), self.settings
         _check_host(headers, settings.allow_hosts)
-        if settings.key and scope["path"] not in self._open_paths:
+        if settings.key and scope["path"] not in self.open_paths:
             _check_key(headers, settings.key.encode())
         if scope["method"] in SAFE_METHODS:
             return
         _check_origin(headers, settings.allow_origins)
         _check_body(headers, settings.max_bytes)
+        request = Request(scope, receive)
         try:
-            request = Request(scope, receive)
             async with asyncio.timeout(settings.timeout_s):
                 scope["state"]["body"] = await _read_body(request, settings.max_bytes)
         except TimeoutError:
@@ -145,9 +142,9 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, status: int, seconds: float, n_bytes: int) -> None:
         path = scope["path"]  # a label for each path that somebody tries would fill the memory
-        route = path if path in self._routes else "other"
-        self._metrics.requests(route, str(status)).inc()
-        self._metrics.seconds(route).observe(seconds)
+        route = path if path in self.routes else "other"
+        self.metrics.requests(route, str(status)).inc()
+        self.metrics.seconds(route).observe(seconds)
         # Formatted by hand: json.dumps takes four times as long, for each request.
         line = (
             f'{{"time": {time.time():.3f}, "client": "{(scope["client"] or [""])[0]}", '
@@ -155,7 +152,7 @@ class RequestMiddleware:
             f'"ms": {seconds * 1000:.2f}, "bytes_out": {n_bytes}'
         )
         n_pictures = scope["state"].get("n_pictures")
-        self._log.add(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
+        self.log.add(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:
@@ -171,25 +168,27 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
 def _check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
     """Refuse host names that are not this server's, whose owner could point them at it.
 
-    That is DNS rebinding: a page of that name would count as this server's own. An IP address
-    cannot be pointed elsewhere, so it is always allowed.
+    That is DNS rebinding: a page of that name would count as this server's own.
     """
-    host, is_address = _parse_host(headers.get(b"host", b""))
+    host = _name_host(headers.get(b"host", b""))
     if not host:
         raise HTTPException(400, "expected a Host header that names this server")
-    if not is_address and host not in ("localhost", *allowed) and "*" not in allowed:
+    if host not in ("localhost", *allowed) and "*" not in allowed:
         raise HTTPException(421, f"no host named {host} here; --allow-host would allow it")
 
 
 @functools.lru_cache(1024)
-def _parse_host(header: bytes) -> tuple[str, bool]:
-    """Return the host that a Host header names, empty if none, and whether it is an IP address."""
+def _name_host(header: bytes) -> str:
+    """Return the host that a Host header names, empty if none.
+
+    An IP address, which cannot be pointed elsewhere, counts as localhost.
+    """
     host = ""
     with contextlib.suppress(ValueError):
         host = urlsplit("//" + header.decode("latin-1")).hostname or ""
         ipaddress.ip_address(host)
-        return host, True
-    return host, False
+        return "localhost"
+    return host
 
 
 def _check_key(headers: Headers, key: bytes) -> None:
@@ -220,8 +219,7 @@ def _check_body(headers: Headers, max_bytes: int) -> None:
     encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
     if encoding.lower() != "identity":
         raise HTTPException(415, f"expected a body without Content-Encoding, got {encoding}")
-    length = headers.get(b"content-length", b"")
-    if len(length) > 18 or (length.isdigit() and int(length) > max_bytes):
+    if int(headers.get(b"content-length", b"0")) > max_bytes:  # uvicorn has checked its form
         raise _too_large(max_bytes)
 
 
