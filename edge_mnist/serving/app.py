@@ -1,6 +1,5 @@
 """The app of one process: ``POST /predict``, health, metrics, KServe v2, the page and its files."""
 
-import asyncio
 import base64
 import mimetypes
 import time
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from pydantic_core import to_json
 from python_multipart.multipart import parse_options_header
@@ -23,10 +23,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_mnist.picture import read_picture
-from edge_mnist.serving import kserve
+from edge_mnist.serving import kserve, metrics, middleware
 from edge_mnist.serving.engine import Engine
-from edge_mnist.serving.metrics import Metrics
-from edge_mnist.serving.middleware import AccessLog, RequestMiddleware, answer_error
 from edge_mnist.serving.settings import Settings
 
 SCHEMA_VERSION = 1
@@ -41,14 +39,10 @@ STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
 PREDICT = "/predict"
 TOP_K = Query(ge=1, le=999, description="List the likeliest classes of each picture.")
 SEEN = Query(description="Add what the model saw of each picture: 784 bytes, base64.")
-BINARY = {"type": "string", "format": "binary"}
-FORM = {"picture": {"type": "array", "items": BINARY, "minItems": 1}}
-PREDICT_BODIES = {
-    "image/*": {"schema": BINARY | {"minLength": 1}},
-    "multipart/form-data": {
-        "schema": {"type": "object", "properties": FORM, "required": ["picture"]}
-    },
-}
+BINARY = {"type": "string", "format": "binary", "minLength": 1}
+FILES = {"picture": {"type": "array", "items": BINARY, "minItems": 1}}
+FORM = {"type": "object", "properties": FILES, "required": ["picture"]}
+PREDICT_BODIES = {"image/*": {"schema": BINARY}, "multipart/form-data": {"schema": FORM}}
 
 
 class Error(BaseModel):
@@ -85,12 +79,17 @@ class Report(BaseModel):
 
 def make_app(settings: Settings) -> ASGIApp:
     """Make the app of one process; raises what ``Predictor`` raises."""
-    metrics, log = Metrics(), AccessLog()
-    engine = Engine(settings, metrics)
+    engine = Engine(settings)
     predict = _make_predict(engine)
-    api = _make_api(engine, log, predict)
-    described = api.openapi()["paths"]
-    files = _read_files()
+    api = _make_api(engine, predict)
+    files = {
+        PATHS.get(file.name, f"/{file.name}"): Response(
+            file.read_bytes(), media_type=mimetypes.guess_type(file.name)[0]
+        )
+        for folder in FOLDERS
+        for file in folder.glob("*.*")
+        if file.name not in NOT_SERVED
+    }
     api.router.routes += [Route(path, file, methods=["GET"]) for path, file in files.items()]
     open_paths = {*HEALTH, "/openapi.json", *files}
 
@@ -103,9 +102,8 @@ def make_app(settings: Settings) -> ASGIApp:
         else:
             await api(scope, receive, send)
 
-    app: ASGIApp = RequestMiddleware(
-        dispatch, settings, metrics, log, open_paths=open_paths, routes=open_paths.union(described)
-    )
+    routes = open_paths.union(api.openapi()["paths"])
+    app: ASGIApp = middleware.RequestMiddleware(dispatch, settings, open_paths, routes)
     if settings.allow_origins:
         app = CORSMiddleware(
             app,
@@ -117,27 +115,13 @@ def make_app(settings: Settings) -> ASGIApp:
     return app
 
 
-def _read_files() -> dict[str, Response]:
-    """Return the files of the page and the documentation, by path."""
-    return {
-        PATHS.get(file.name, f"/{file.name}"): Response(
-            file.read_bytes(), media_type=mimetypes.guess_type(file.name)[0]
-        )
-        for folder in FOLDERS
-        for file in folder.glob("*.*")
-        if file.name not in NOT_SERVED
-    }
-
-
-def _make_api(engine: Engine, log: AccessLog, predict: Callable[..., Any]) -> FastAPI:
+def _make_api(engine: Engine, predict: Callable[..., Any]) -> FastAPI:
     """Make everything but the files of the page."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        logging = asyncio.create_task(log.run())
         yield
-        logging.cancel()
-        log.flush()
+        middleware.flush_access_log()
         engine.close()
 
     api = FastAPI(
@@ -150,7 +134,7 @@ def _make_api(engine: Engine, log: AccessLog, predict: Callable[..., Any]) -> Fa
         lifespan=lifespan,
         responses={status: {"model": Error} for status in STATUSES},
         exception_handlers=dict.fromkeys(
-            (HTTPException, RequestValidationError, Exception), answer_error
+            (HTTPException, RequestValidationError, Exception), middleware.answer_error
         ),
     )
     schemes = (APIKeyHeader(name="X-API-Key", auto_error=False), HTTPBearer(auto_error=False))
@@ -168,13 +152,13 @@ def _make_api(engine: Engine, log: AccessLog, predict: Callable[..., Any]) -> Fa
         """Run the model, and tell which it is, and on what it runs."""
         engine.check()
         names = engine.predictor.info.class_names
-        return {"status": "ok", **engine.describe(), "class_names": names}
+        return {"status": "ok", **engine.about, "class_names": names}
 
     @api.get("/metrics", tags=["operation"], dependencies=key, response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """Return what was counted, all workers together, for Prometheus."""
-        content, media_type = engine.metrics.render()
-        return Response(content, headers={"content-type": media_type})
+        content = generate_latest(metrics.registry)
+        return Response(content, headers={"content-type": CONTENT_TYPE_LATEST})
 
     example = read_picture(HERE / "docs" / "example.png").image
     api.include_router(kserve.make_router(engine, api.version, example), dependencies=key)
@@ -184,8 +168,8 @@ def _make_api(engine: Engine, log: AccessLog, predict: Callable[..., Any]) -> Fa
 
 def _make_predict(engine: Engine) -> Callable[..., Awaitable[Response]]:
     """Make the endpoint of ``POST /predict``."""
-    names, count = engine.predictor.info.class_names, engine.metrics.pictures
-    about = {"schema_version": SCHEMA_VERSION, **engine.describe()}
+    names = engine.predictor.info.class_names
+    about = {"schema_version": SCHEMA_VERSION, **engine.about}
 
     async def predict(
         request: Request,
@@ -203,7 +187,7 @@ def _make_predict(engine: Engine) -> Callable[..., Awaitable[Response]]:
         predictions = await engine.predict([content for _, content in uploads])
         items = []
         for (name, _), prediction in zip(uploads, predictions, strict=True):
-            count(prediction.status).inc()
+            metrics.pictures(prediction.status).inc()
             items.append({"path": name, **prediction.to_dict(names, top_k=top_k)})
             if seen and prediction.image is not None:
                 items[-1]["seen"] = base64.b64encode(prediction.image.tobytes()).decode()
@@ -233,16 +217,16 @@ async def _read_uploads(request: Request, engine: Engine) -> list[tuple[str, byt
 
 def _split_form(body: bytes, boundary: bytes, most: int) -> list[tuple[str, bytes]]:
     """Return the files in a form; Starlette's parser takes as long as reading a small picture."""
-    _, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary)
-    if not boundary or not parts or not parts.pop().startswith(b"--"):
+    delimiter = b"\r\n--" + boundary
+    form, end, _ = (b"\r\n" + body).partition(delimiter + b"--")
+    if not boundary or not end:
         raise HTTPException(400, "damaged form: without a boundary, or it ends too early")
+    _, *parts = form.split(delimiter + b"\r\n")
     if len(parts) > most:
         raise HTTPException(413, f"more than {most} pictures")
     uploads = []
     for part in parts:
-        start, head, content = part[:2], *part[2:].partition(b"\r\n\r\n")[::2]
-        if start != b"\r\n":
-            raise HTTPException(400, "damaged form: a boundary without an end of line")
+        head, _, content = part.partition(b"\r\n\r\n")
         for line in head.split(b"\r\n"):
             _, options = parse_options_header(line)
             if line.lower().startswith(b"content-disposition:") and b"filename" in options:

@@ -13,13 +13,12 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from edge_mnist.machine import count_cores
 from edge_mnist.picture.decode import count_pixels
 from edge_mnist.predictor import Prediction, Predictor
-from edge_mnist.serving.metrics import Metrics
+from edge_mnist.serving import metrics
 from edge_mnist.serving.settings import Settings
 
 SMALL_PIXELS = 28 * 28
@@ -35,20 +34,22 @@ class Engine:
 
     Attributes:
         predictor: The open model.
+        about: What answers tell of it; its folder does not concern a client.
         settings: Limits, of which its methods raise ``HTTPException`` where one is exceeded.
-        metrics: Where it counts.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Open the model, and create the threads; raises what ``Predictor`` raises."""
         self.predictor = Predictor(
             settings.model, settings.provider, accept_all=settings.accept_all
         )
-        self.settings, self.metrics = settings, metrics
+        self.about = self.predictor.describe() | {"model": self.predictor.model.path.name}
+        self.settings = settings
         self._n_waiting = 0
         is_fast = self.predictor.reader == "compiled"
         self._loop_pixels = min(SMALL_PIXELS, settings.max_pixels) if is_fast else -1
-        self._pending: list[tuple[bytes, asyncio.Future[Prediction]]] = []
+        self._batch: list[bytes] = []
+        self._answers: asyncio.Future[list[Prediction]]
         self._small = ThreadPoolExecutor(1, thread_name_prefix="small")
         threads = max(1, count_cores() // settings.workers)
         self._large = ThreadPoolExecutor(threads, thread_name_prefix="large")
@@ -58,19 +59,6 @@ class Engine:
         for pool in (self._small, self._large):
             pool.shutdown(cancel_futures=True)
         self.predictor.close()
-
-    def describe(self) -> dict[str, str]:
-        """Return which model runs, on what, and what reads the pictures.
-
-        The model's folder does not concern a client.
-        """
-        predictor = self.predictor
-        return {
-            "model": predictor.model.path.name,
-            "model_sha256": predictor.model.sha256,
-            "provider": predictor.provider,
-            "reader": predictor.reader,
-        }
 
     def check(self) -> None:
         """Run one image through the model, here: it takes 0.2 ms, and waits behind no picture."""
@@ -82,46 +70,35 @@ class Engine:
     async def predict(self, pictures: Sequence[bytes]) -> list[Prediction]:
         """Read the digits in the pictures of one request, each the content of a file."""
         n_bytes = max(map(len, pictures))
-        is_alone = len(pictures) == 1 and n_bytes <= LOOP_BYTES
-        if is_alone and count_pixels(pictures[0]) <= self._loop_pixels:
+        is_alone, is_small = len(pictures) == 1, n_bytes <= SMALL_BYTES
+        if is_alone and n_bytes <= LOOP_BYTES and count_pixels(pictures[0]) <= self._loop_pixels:
             return [await self._predict_soon(pictures[0])]
         read = self.predictor.predict_batch
-        async with self._admit(len(pictures)):
-            pool = self._small if n_bytes <= SMALL_BYTES else self._large
-            counts: list[int] = await self.run(list, map(count_pixels, pictures), pool=pool)
+        async with self.admit(len(pictures)):
+            counts = await self.run(list[int], map(count_pixels, pictures), is_small=is_small)
             if sum(counts) > self.settings.max_pixels:
                 raise HTTPException(413, f"more than {self.settings.max_pixels:,} pixels")
-            if n_bytes <= SMALL_BYTES and max(counts) <= SMALL_PIXELS:
-                self.metrics.batches.observe(len(pictures))
+            if is_small and max(counts) <= SMALL_PIXELS:
+                metrics.batches.observe(len(pictures))
                 return await self.run(read, pictures)
-            jobs = [self.run(read, [one], pool=self._large) for one in pictures]
+            jobs = [self.run(read, [one], is_small=False) for one in pictures]
             return [prediction for (prediction,) in await asyncio.gather(*jobs)]
 
-    async def classify(
-        self, images: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return logits and probabilities of images, shape (N, 28, 28), from one run."""
-        async with self._admit(len(images)):
-            return await self.run(self.predictor.compute_outputs, images)
-
     async def run(
-        self,
-        function: Callable[..., Result],
-        *args: object,
-        pool: ThreadPoolExecutor | None = None,
+        self, function: Callable[..., Result], *args: object, is_small: bool = True
     ) -> Result:
         """Run a function that may take more than a millisecond in a thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(pool or self._small, function, *args)
+        pool = self._small if is_small else self._large
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
 
     @asynccontextmanager
-    async def _admit(self, n_pictures: int) -> AsyncIterator[None]:
+    async def admit(self, n_pictures: int) -> AsyncIterator[None]:
         """Count pictures as waiting, and limit how many wait and for how long."""
         limit_s, most = self.settings.timeout_s, self.settings.max_queue
         if self._n_waiting + n_pictures > most:
             raise HTTPException(429, f"more than {most} pictures wait already")
         self._n_waiting += n_pictures
-        self.metrics.waiting.set(self._n_waiting)
+        metrics.waiting.set(self._n_waiting)
         try:
             async with asyncio.timeout(limit_s):
                 yield
@@ -129,32 +106,30 @@ class Engine:
             raise HTTPException(503, f"the answer took longer than {limit_s:g} s") from None
         finally:
             self._n_waiting -= n_pictures
-            self.metrics.waiting.set(self._n_waiting)
+            metrics.waiting.set(self._n_waiting)
 
-    def _predict_soon(self, picture: bytes) -> asyncio.Future[Prediction]:
+    async def _predict_soon(self, picture: bytes) -> Prediction:
         """Read a tiny picture together with those that this turn of the event loop brings.
 
         Where each request read its own, server and decoder displaced each other's code from the
         processor's cache, and reading took nearly twice as long.
         """
-        loop = asyncio.get_running_loop()
-        if not self._pending:
-            loop.call_soon(self._predict_pending, loop)
-        answer: asyncio.Future[Prediction] = loop.create_future()
-        self._pending.append((picture, answer))
-        return answer
+        if len(self._batch) in (0, LOOP_BATCH):
+            loop = asyncio.get_running_loop()
+            self._batch, self._answers = [], loop.create_future()
+            loop.call_soon(self._predict_batch, self._batch, self._answers)
+        place, answers = len(self._batch), self._answers
+        self._batch.append(picture)
+        return (await answers)[place]
 
-    def _predict_pending(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch, self._pending = self._pending[:LOOP_BATCH], self._pending[LOOP_BATCH:]
-        if self._pending:
-            loop.call_soon(self._predict_pending, loop)
-        waiting = [(picture, answer) for picture, answer in batch if not answer.done()]
-        self.metrics.batches.observe(len(waiting))
+    def _predict_batch(self, batch: list[bytes], answers: asyncio.Future[list[Prediction]]) -> None:
+        self._batch = []
+        if answers.cancelled():  # the server ends before it has finished
+            return
+        metrics.batches.observe(len(batch))
         try:
-            predictions = self.predictor.predict_batch([picture for picture, _ in waiting])
+            predictions = self.predictor.predict_batch(batch)
         except Exception as error:  # must reach those who wait
-            for _, answer in waiting:
-                answer.set_exception(error)
+            answers.set_exception(error)
         else:
-            for (_, answer), prediction in zip(waiting, predictions, strict=True):
-                answer.set_result(prediction)
+            answers.set_result(predictions)

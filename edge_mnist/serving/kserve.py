@@ -19,14 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from edge_mnist.model_file import OUTPUTS, name_model
+from edge_mnist.serving import metrics
 from edge_mnist.serving.engine import Engine
 
 VERSION = "1"  # as in the repository that `export --target triton` writes
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 HEADER_LENGTH = "inference-header-content-length"
 SIDE_PX = 28
-JSON_PIXEL_BYTES = 8  # "255, " and white space
-HEAD_BYTES = 4096
 REFERENCE = "#/components/schemas/{model}"
 
 # JSON has one kind of number: 7.0 is 7. A body may hold many errors, and one of them is told.
@@ -99,10 +98,9 @@ def parse_infer(
     (given,) = request.inputs
     if given.shape[0] > max_images:
         raise HTTPException(413, f"expected at most {max_images} images, got {given.shape[0]}")
-    if (given.parameters.binary_data_size or 0) != len(binary):
-        raise HTTPException(409, f"binary_data_size: {len(binary)} bytes follow the JSON")
-    if (given.data is None) != bool(binary):
-        raise HTTPException(409, "expected either data or binary_data_size")
+    size = given.parameters.binary_data_size or 0
+    if size != len(binary) or (given.data is None) != bool(binary):
+        raise HTTPException(409, f"expected data or binary_data_size, {len(binary)} bytes follow")
     levels = np.frombuffer(binary, np.uint8) if binary else np.array(given.data, np.uint8)
     if levels.size != math.prod(given.shape):
         raise HTTPException(409, f"shape {list(given.shape)} does not hold {levels.size} values")
@@ -173,7 +171,7 @@ def make_router(engine: Engine, version: str, example: NDArray[np.uint8]) -> API
     @model.get("/stats")
     async def statistics() -> dict[str, Any]:
         """Return how often the model ran and for how long, all workers together."""
-        counted = engine.metrics.read_infer()
+        counted = metrics.read_infer()
         return {"model_stats": [{"name": name, "version": VERSION, **counted}]}
 
     for prefix in (f"/models/{name}", f"/models/{name}/versions/{VERSION}"):
@@ -205,10 +203,10 @@ def _add_descriptions(model: APIRouter, engine: Engine, name: str) -> None:
 
 
 def _make_infer(engine: Engine, name: str) -> Callable[..., Awaitable[Response]]:
-    settings, metrics = engine.settings, engine.metrics
-    # Parsing JSON holds Python's lock, so the body is no larger than the images allowed need.
-    pixels = settings.max_pictures * SIDE_PX**2
-    max_bytes = min(settings.max_bytes, pixels * JSON_PIXEL_BYTES + HEAD_BYTES)
+    settings = engine.settings
+    # Parsing JSON holds Python's lock, so the body is no larger than the images allowed need:
+    # eight bytes for a pixel ("255, " and white space), and four kilobytes for the rest.
+    max_bytes = min(settings.max_bytes, settings.max_pictures * SIDE_PX**2 * 8 + 4096)
 
     async def infer(request: Request) -> Response:
         """Classify images; logits and probabilities come from one run of the network."""
@@ -220,12 +218,12 @@ def _make_infer(engine: Engine, name: str) -> Callable[..., Awaitable[Response]]
             length = request.headers.get(HEADER_LENGTH)
             known, images = await engine.run(parse_infer, body, length, settings.max_pictures)
             with metrics.infer.labels("compute_infer").time():
-                outputs = dict(zip(OUTPUTS, await engine.classify(images), strict=True))
+                async with engine.admit(len(images)):
+                    values = await engine.run(engine.predictor.compute_outputs, images)
             metrics.infer_images.inc(len(images))
             metrics.last_infer.set_to_current_time()
-            response = encode_infer(known, outputs, name)
             outcome = "success"
-            return response
+            return encode_infer(known, dict(zip(OUTPUTS, values, strict=True)), name)
         finally:
             metrics.infer.labels(outcome).observe(time.perf_counter() - started)
 

@@ -24,17 +24,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_mnist.serving.metrics import Metrics
+from edge_mnist.serving import metrics
 from edge_mnist.serving.settings import Settings
 
 CLIENT_GONE = 499  # in log and counts only, as nginx writes it: nobody reads that answer
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 FLUSH_S = 0.2
-MAX_LINES = 20_000
 RETRY = {"retry-after": "1"}
 ERROR_HEADERS = {401: {"www-authenticate": "Bearer"}, 429: RETRY, 503: RETRY}
 Headers = Mapping[bytes, bytes]
 logger = logging.getLogger(__name__)
+_lines: deque[str] = deque(maxlen=20_000)  # the oldest are dropped while stderr takes none
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
@@ -52,27 +52,15 @@ async def answer_error(request: Request, error: Exception) -> Response:
     return Response(body, status, ERROR_HEADERS.get(status, {}) | headers, "application/json")
 
 
-class AccessLog:
-    """Collects lines and writes them together, in a thread: a full pipe blocks no request."""
-
-    def __init__(self) -> None:
-        """Collect lines for stderr; the oldest are dropped while it takes none."""
-        self._lines: deque[str] = deque(maxlen=MAX_LINES)
-        self.add = self._lines.append
-
-    async def run(self) -> None:
-        """Write lines until cancelled."""
+def flush_access_log() -> None:
+    """Write what was logged to stderr."""
+    lines = []
+    with contextlib.suppress(IndexError):  # none is left; another thread may have taken some
         while True:
-            await asyncio.sleep(FLUSH_S)
-            if self._lines:
-                await asyncio.to_thread(self.flush)
-
-    def flush(self) -> None:
-        """Write what was added."""
-        text = "".join(f"{self._lines.popleft()}\n" for _ in range(len(self._lines)))
-        with contextlib.suppress(OSError, ValueError):  # nobody reads stderr any more
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            lines.append(_lines.popleft())
+    with contextlib.suppress(OSError, ValueError):  # nobody reads stderr any more
+        sys.stderr.write("\n".join([*lines, ""]))
+        sys.stderr.flush()
 
 
 @dataclass(frozen=True)
@@ -89,8 +77,6 @@ class RequestMiddleware:
 
     app: ASGIApp
     settings: Settings
-    metrics: Metrics
-    log: AccessLog
     open_paths: Set[str]
     routes: Set[str]
 
@@ -131,20 +117,27 @@ class RequestMiddleware:
         if scope["method"] in SAFE_METHODS:
             return
         _check_origin(headers, settings.allow_origins)
-        _check_body(headers, settings.max_bytes)
-        request = Request(scope, receive)
+        _check_size(int(headers.get(b"content-length", b"0")), settings.max_bytes)
+        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+        if encoding.lower() != "identity":
+            raise HTTPException(415, f"expected a body without Content-Encoding, got {encoding}")
+        chunks, n_bytes = [], 0
         try:
             async with asyncio.timeout(settings.timeout_s):
-                scope["state"]["body"] = await _read_body(request, settings.max_bytes)
+                async for chunk in Request(scope, receive).stream():
+                    chunks.append(chunk)
+                    n_bytes += len(chunk)
+                    _check_size(n_bytes, settings.max_bytes)
         except TimeoutError:
             reason = f"the body took longer than {settings.timeout_s:g} s"
             raise HTTPException(408, reason) from None
+        scope["state"]["body"] = b"".join(chunks)
 
     def _record(self, scope: Scope, status: int, seconds: float, n_bytes: int) -> None:
         path = scope["path"]  # a label for each path that somebody tries would fill the memory
         route = path if path in self.routes else "other"
-        self.metrics.requests(route, str(status)).inc()
-        self.metrics.seconds(route).observe(seconds)
+        metrics.requests(route, str(status)).inc()
+        metrics.seconds(route).observe(seconds)
         # Formatted by hand: json.dumps takes four times as long, for each request.
         line = (
             f'{{"time": {time.time():.3f}, "client": "{(scope["client"] or [""])[0]}", '
@@ -152,17 +145,10 @@ class RequestMiddleware:
             f'"ms": {seconds * 1000:.2f}, "bytes_out": {n_bytes}'
         )
         n_pictures = scope["state"].get("n_pictures")
-        self.log.add(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
-
-
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    chunks, n_bytes = [], 0
-    async for chunk in request.stream():
-        chunks.append(chunk)
-        n_bytes += len(chunk)
-        if n_bytes > max_bytes:
-            raise _too_large(max_bytes)
-    return b"".join(chunks)
+        _lines.append(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
+        if len(_lines) == 1:  # lines are written together, in a thread: a full pipe blocks nobody
+            loop = asyncio.get_running_loop()
+            loop.call_later(FLUSH_S, loop.run_in_executor, None, flush_access_log)
 
 
 def _check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
@@ -179,15 +165,12 @@ def _check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
 
 @functools.lru_cache(1024)
 def _name_host(header: bytes) -> str:
-    """Return the host that a Host header names, empty if none.
-
-    An IP address, which cannot be pointed elsewhere, counts as localhost.
-    """
+    """Return the host that a Host header names, empty if none, and localhost for an IP address."""
     host = ""
     with contextlib.suppress(ValueError):
         host = urlsplit("//" + header.decode("latin-1")).hostname or ""
         ipaddress.ip_address(host)
-        return "localhost"
+        host = "localhost"  # an address cannot be pointed elsewhere
     return host
 
 
@@ -209,19 +192,12 @@ def _check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:
     origin = headers.get(b"origin", b"").decode("latin-1")
     site = headers.get(b"sec-fetch-site", b"")
     is_own = origin.partition("://")[2] == headers[b"host"].decode("latin-1")
-    is_allowed = origin in allowed or "*" in allowed
-    if is_allowed or site in (b"same-origin", b"none") or (not site and (is_own or not origin)):
-        return
-    raise HTTPException(403, "a page of another origin sent this; --allow-origin would allow it")
+    is_same = site in (b"same-origin", b"none") or (not site and (is_own or not origin))
+    if not is_same and origin not in allowed and "*" not in allowed:
+        reason = "a page of another origin sent this; --allow-origin would allow it"
+        raise HTTPException(403, reason)
 
 
-def _check_body(headers: Headers, max_bytes: int) -> None:
-    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
-    if encoding.lower() != "identity":
-        raise HTTPException(415, f"expected a body without Content-Encoding, got {encoding}")
-    if int(headers.get(b"content-length", b"0")) > max_bytes:  # uvicorn has checked its form
-        raise _too_large(max_bytes)
-
-
-def _too_large(max_bytes: int) -> HTTPException:
-    return HTTPException(413, f"the body is larger than {max_bytes:,} bytes")
+def _check_size(n_bytes: int, max_bytes: int) -> None:
+    if n_bytes > max_bytes:
+        raise HTTPException(413, f"the body is larger than {max_bytes:,} bytes")

@@ -29,18 +29,14 @@ from edge_mnist.serving.metrics import FOLDER_VARIABLE
 from edge_mnist.serving.settings import KEY_VARIABLE, Settings
 
 BACKLOG = 2048
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 MAX_HEAD_BYTES = 65_536  # as in h11
 UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 START_S = 60  # for a worker to start on a busy machine; after 5 s uvicorn would kill it, each time
-SWITCH_S = 0.001  # how long a thread that reads a picture may keep the event loop waiting
-# A page loads its own files, asks its own server, and shows pictures that it made itself.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = {  # of every answer
-    "content-security-policy": POLICY,
+HEADERS = {  # of every answer; a page loads its own files, and shows pictures that it made itself
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
@@ -54,10 +50,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
-        entry: dict[str, Any] = {"time": round(record.created, 3), "level": record.levelname}
-        entry["message"] = record.getMessage()
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+        text = super().format(record)  # with the traceback, if there is one
+        entry = {"time": round(record.created, 3), "level": record.levelname, "message": text}
         return json.dumps(entry)
 
 
@@ -91,12 +85,9 @@ class Supervisor(Multiprocess):
 
     It keeps the worker's end of the pipe open itself, so a worker that was killed between the
     question and the answer would be replaced after ``START_S`` only.
-
-    Attributes:
-        announce: Is called once all workers answer.
     """
 
-    announce: Callable[[], None]
+    announce: Callable[[], None]  # called once all workers answer
 
     def init_processes(self) -> None:
         """Start the workers."""
@@ -128,8 +119,7 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         EdgeMnistError: The address cannot be had, the model not be opened, or the workers do not
             start.
     """
-    model, provider = settings.model, settings.provider
-    with Predictor(model, provider) as predictor:  # before a worker fails to
+    with Predictor(settings.model, settings.provider) as predictor:  # before a worker fails to
         about = f"{predictor.model.path} on {predictor.provider}"
     listener = _listen(host, port, settings.workers)
     host, port = listener.getsockname()[:2]
@@ -147,12 +137,11 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         server_header=False,
         headers=list(HEADERS.items()),
         limit_concurrency=settings.max_connections,
-        backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(2 * settings.timeout_s),
         timeout_worker_healthcheck=START_S,
     )
     _configure_logging()
-    if host not in LOCAL_HOSTS and not settings.key:
+    if host not in ("127.0.0.1", "::1") and not settings.key:
         logger.warning("listening on %s without an API key: set %s", host, KEY_VARIABLE)
     if settings.workers == 1:
         announce(text)
@@ -175,7 +164,7 @@ def make_worker_app(settings: Settings) -> ASGIApp:
     from edge_mnist.serving.app import make_app  # metrics read their variable when imported
 
     _configure_logging()
-    sys.setswitchinterval(SWITCH_S)
+    sys.setswitchinterval(0.001)  # so long a thread that reads may keep the event loop waiting
     supervisor = multiprocessing.parent_process()
     if supervisor:
         threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
@@ -213,9 +202,8 @@ def _listen(host: str, port: int, workers: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(address)
         return listener
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise EdgeMnistError(f"cannot listen on {host}:{port}: {reason}") from error
+    except OSError as error:
+        raise EdgeMnistError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _end_with(supervisor: Any) -> None:
