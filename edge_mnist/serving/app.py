@@ -1,10 +1,10 @@
 """The app of one process: ``POST /predict``, health, metrics, KServe v2, the page and its files."""
 
+import atexit
 import base64
 import mimetypes
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,14 +27,12 @@ from edge_mnist.serving import kserve, metrics, middleware
 from edge_mnist.serving.engine import Engine
 from edge_mnist.serving.settings import Settings
 
-SCHEMA_VERSION = 1
 RAW_NAME = "-"  # as `edge-mnist predict -` calls a picture that has no name
 HERE = Path(__file__).parent
 FOLDERS = (HERE.parent / "web", HERE / "docs")
 # The page loads its backend under one name; `export --target web` writes another one under it.
 PATHS = {"index.html": "/", "docs.html": "/docs", "backend_server.js": "/backend.js"}
 NOT_SERVED = ("backend_web.js", "decoding.js", "wasm.js", "edge_mnist.wasm", "service_worker.js")
-HEALTH = ("/healthz", "/v2/health/live", "/v2/health/ready")
 STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
 PREDICT = "/predict"
 TOP_K = Query(ge=1, le=999, description="List the likeliest classes of each picture.")
@@ -91,17 +89,18 @@ def make_app(settings: Settings) -> ASGIApp:
         if file.name not in NOT_SERVED
     }
     api.router.routes += [Route(path, file, methods=["GET"]) for path, file in files.items()]
-    open_paths = {*HEALTH, "/openapi.json", *files}
+    open_paths = {"/healthz", "/v2/health/live", "/v2/health/ready", "/openapi.json", *files}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         # What FastAPI does between a request and its endpoint takes as long as reading a small
         # picture, and without a query it has nothing to validate.
-        if scope.get("path") == PREDICT and scope["method"] == "POST" and not scope["query_string"]:
+        if scope["path"] == PREDICT and scope["method"] == "POST" and not scope["query_string"]:
             response = await predict(Request(scope))
             await response(scope, receive, send)
         else:
             await api(scope, receive, send)
 
+    atexit.register(middleware.flush_access_log)
     routes = open_paths.union(api.openapi()["paths"])
     app: ASGIApp = middleware.RequestMiddleware(dispatch, settings, open_paths, routes)
     if settings.allow_origins:
@@ -117,13 +116,7 @@ def make_app(settings: Settings) -> ASGIApp:
 
 def _make_api(engine: Engine, predict: Callable[..., Any]) -> FastAPI:
     """Make everything but the files of the page."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        middleware.flush_access_log()
-        engine.close()
-
+    handled = (HTTPException, RequestValidationError, Exception)
     api = FastAPI(
         title="edge-mnist",
         description="Handwritten digits: pictures in, digits out. Every error is one line of JSON.",
@@ -131,11 +124,8 @@ def _make_api(engine: Engine, predict: Callable[..., Any]) -> FastAPI:
         docs_url=None,  # loads scripts of another host
         redoc_url=None,
         redirect_slashes=False,  # the address would be made from the request's Host header
-        lifespan=lifespan,
         responses={status: {"model": Error} for status in STATUSES},
-        exception_handlers=dict.fromkeys(
-            (HTTPException, RequestValidationError, Exception), middleware.answer_error
-        ),
+        exception_handlers=dict.fromkeys(handled, middleware.answer_error),
     )
     schemes = (APIKeyHeader(name="X-API-Key", auto_error=False), HTTPBearer(auto_error=False))
     key = [Depends(one) for one in schemes if engine.settings.key]  # the middleware checks it
@@ -169,7 +159,7 @@ def _make_api(engine: Engine, predict: Callable[..., Any]) -> FastAPI:
 def _make_predict(engine: Engine) -> Callable[..., Awaitable[Response]]:
     """Make the endpoint of ``POST /predict``."""
     names = engine.predictor.info.class_names
-    about = {"schema_version": SCHEMA_VERSION, **engine.about}
+    about = {"schema_version": 1, **engine.about}
 
     async def predict(
         request: Request,
@@ -200,8 +190,8 @@ def _make_predict(engine: Engine) -> Callable[..., Awaitable[Response]]:
 
 async def _read_uploads(request: Request, engine: Engine) -> list[tuple[str, bytes]]:
     """Return name and content of each picture in a request."""
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    body: bytes = request.scope["state"]["body"]
+    body, headers = request.scope["state"]["body"], request.scope["state"]["headers"]
+    kind, options = parse_options_header(headers.get(b"content-type", b""))
     if kind == b"multipart/form-data":
         boundary, most = options.get(b"boundary", b""), engine.settings.max_pictures
         uploads = await engine.run(_split_form, body, boundary, most)

@@ -54,12 +54,6 @@ class Engine:
         threads = max(1, count_cores() // settings.workers)
         self._large = ThreadPoolExecutor(threads, thread_name_prefix="large")
 
-    def close(self) -> None:
-        """Stop the threads and release the model."""
-        for pool in (self._small, self._large):
-            pool.shutdown(cancel_futures=True)
-        self.predictor.close()
-
     def check(self) -> None:
         """Run one image through the model, here: it takes 0.2 ms, and waits behind no picture."""
         try:

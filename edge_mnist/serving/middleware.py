@@ -14,7 +14,7 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -29,10 +29,8 @@ from edge_mnist.serving.settings import Settings
 
 CLIENT_GONE = 499  # in log and counts only, as nginx writes it: nobody reads that answer
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-FLUSH_S = 0.2
 RETRY = {"retry-after": "1"}
 ERROR_HEADERS = {401: {"www-authenticate": "Bearer"}, 429: RETRY, 503: RETRY}
-Headers = Mapping[bytes, bytes]
 logger = logging.getLogger(__name__)
 _lines: deque[str] = deque(maxlen=20_000)  # the oldest are dropped while stderr takes none
 
@@ -67,7 +65,7 @@ def flush_access_log() -> None:
 class RequestMiddleware:
     """Refuses requests, reads the bodies of the others, logs and counts all of them.
 
-    Endpoints find the body in ``state``, as ``body``, and may set ``n_pictures`` there.
+    Endpoints find ``headers`` and ``body`` in the state, and may set ``n_pictures`` there.
 
     Attributes:
         app: What answers those that are not refused.
@@ -82,9 +80,6 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         started = time.perf_counter()
         status = n_bytes = 0
 
@@ -131,7 +126,7 @@ class RequestMiddleware:
         except TimeoutError:
             reason = f"the body took longer than {settings.timeout_s:g} s"
             raise HTTPException(408, reason) from None
-        scope["state"]["body"] = b"".join(chunks)
+        scope["state"] |= {"headers": headers, "body": b"".join(chunks)}
 
     def _record(self, scope: Scope, status: int, seconds: float, n_bytes: int) -> None:
         path = scope["path"]  # a label for each path that somebody tries would fill the memory
@@ -148,10 +143,10 @@ class RequestMiddleware:
         _lines.append(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
         if len(_lines) == 1:  # lines are written together, in a thread: a full pipe blocks nobody
             loop = asyncio.get_running_loop()
-            loop.call_later(FLUSH_S, loop.run_in_executor, None, flush_access_log)
+            loop.call_later(0.2, loop.run_in_executor, None, flush_access_log)
 
 
-def _check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
+def _check_host(headers: dict[bytes, bytes], allowed: tuple[str, ...]) -> None:
     """Refuse host names that are not this server's, whose owner could point them at it.
 
     That is DNS rebinding: a page of that name would count as this server's own.
@@ -174,7 +169,7 @@ def _name_host(header: bytes) -> str:
     return host
 
 
-def _check_key(headers: Headers, key: bytes) -> None:
+def _check_key(headers: dict[bytes, bytes], key: bytes) -> None:
     given = headers.get(b"x-api-key", b"")
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if not given and scheme.lower() == b"bearer":
@@ -183,7 +178,7 @@ def _check_key(headers: Headers, key: bytes) -> None:
         raise HTTPException(401, "expected the API key as X-API-Key or Authorization: Bearer")
 
 
-def _check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:
+def _check_origin(headers: dict[bytes, bytes], allowed: tuple[str, ...]) -> None:
     """Refuse what a page of another origin had a browser send.
 
     A browser sends Sec-Fetch-Site with every request, and older ones Origin with every POST; other
