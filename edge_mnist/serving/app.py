@@ -173,7 +173,7 @@ def _make_predict(engine: Engine) -> Callable[..., Awaitable[Response]]:
         """
         started = time.perf_counter()
         uploads = await _read_uploads(request, engine)
-        request.scope["state"]["n_pictures"] = len(uploads)
+        request.scope["state"]["logged"] = {"pictures": len(uploads)}
         predictions = await engine.predict([content for _, content in uploads])
         items = []
         for (name, _), prediction in zip(uploads, predictions, strict=True):
