@@ -61,9 +61,11 @@ class Kind:
         name: For the table.
         pictures: Contents of files.
         together: Pictures in a request.
+        is_tiny: Whether they are of 28 x 28 pixels, one in a request.
         library_per_s: Pictures per second of ``predict_many``, one for each round.
         server_per_s: Pictures per second that the server answered.
         bare_per_s: Answers per second of the bare servers, by their name.
+        processor_us: Processor time of a server's processes for a picture, by the server's name.
         errors: What wrk tells of answers that were no 2xx, or none.
         health_ms: Durations of health checks under load.
     """
@@ -71,9 +73,11 @@ class Kind:
     name: str
     pictures: list[bytes]
     together: int = 1
+    is_tiny: bool = False
     library_per_s: list[float] = field(default_factory=list)
     server_per_s: list[float] = field(default_factory=list)
     bare_per_s: dict[str, list[float]] = field(default_factory=dict)
+    processor_us: dict[str, list[float]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     health_ms: list[float] = field(default_factory=list)
 
@@ -87,11 +91,15 @@ class Kind:
         )
 
     def describe_bare(self) -> str:
-        """Return a row of the second table: rates, and their ratio to ``predict_many``."""
+        """Return a row of the second table: rates, their ratio to predict_many, processor time."""
         library, server = map(statistics.median, (self.library_per_s, self.server_per_s))
-        bare = [statistics.median(self.bare_per_s[name]) for name in BARE]
-        cells = [f"{rate:,.1f} ({rate / library:.2f})" for rate in (*bare, server)]
-        return f"| {self.name} | {library:,.1f} | {' | '.join(cells)} | {server / bare[-1]:.2f} |"
+        bare = {name: statistics.median(self.bare_per_s[name]) for name in BARE}
+        cells = [
+            f"{rate:,.0f} ({rate / library:.2f}), {statistics.median(self.processor_us[name]):.0f}"
+            for name, rate in (*bare.items(), ("server", server))
+        ]
+        share = server / bare["uvicorn and reading"]
+        return f"| {self.name} | {library:,.0f} | {' | '.join(cells)} | {share:.2f} |"
 
 
 def make_kinds(images: NDArray[np.uint8]) -> list[Kind]:
@@ -112,9 +120,9 @@ def make_kinds(images: NDArray[np.uint8]) -> list[Kind]:
 
     shifted = [encode(np.roll(image, (3, 3), (0, 1))) for image in images[:512]]
     return [
-        Kind("MNIST's form, 28 x 28 PNG", mnist),
+        Kind("MNIST's form, 28 x 28 PNG", mnist, is_tiny=True),
         Kind("the same, 32 in a request", mnist, together=32),
-        Kind("uncentred, 28 x 28 PNG", shifted),
+        Kind("uncentred, 28 x 28 PNG", shifted, is_tiny=True),
         Kind("400 x 400 PNG", [photograph(image, 400, 400, "PNG") for image in images[:32]]),
         Kind("4000 x 3000 JPEG", [photograph(one, 4000, 3000, "JPEG") for one in images[:4]]),
     ]
@@ -206,12 +214,27 @@ def measure_round(
 ) -> None:
     """Measure the library and then each server that runs with pictures of one kind."""
     measure_library(predictor, kind, seconds)
-    for name, (_, port) in running.items():
+    for name, (process, port) in running.items():
+        before_s = read_processor_s(process.pid)
         if name == "server":
-            kind.server_per_s.append(measure_server(port, kind, seconds, connections))
-        elif kind.together == 1 and "28 x 28" in kind.name:
+            rate = measure_server(port, kind, seconds, connections)
+            kind.server_per_s.append(rate)
+        elif kind.is_tiny:
             rate = measure_server(port, kind, seconds, connections, health=False)
             kind.bare_per_s.setdefault(name, []).append(rate)
+        else:
+            continue
+        spent_us = (read_processor_s(process.pid) - before_s) * 1e6
+        kind.processor_us.setdefault(name, []).append(spent_us / (rate * seconds))
+
+
+def read_processor_s(pid: int) -> float:
+    """Return the processor time of a process and its children until now, in seconds."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    stats = [Path(f"/proc/{one}/stat").read_text() for one in (pid, *children)]
+    fields = [stat.rpartition(")")[2].split() for stat in stats]
+    ticks = sum(int(user) + int(system) for user, system in (one[11:13] for one in fields))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -226,7 +249,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="only one tiny picture in a request")
     given = parser.parse_args()
     kinds = make_kinds(load_dataset("mnist", data_dir=given.data_dir).test_images)
-    tiny = [kind for kind in kinds if kind.together == 1 and "28 x 28" in kind.name]
+    tiny = [kind for kind in kinds if kind.is_tiny]
     kinds = tiny if given.tiny else kinds
     predictor = Predictor()
     workers = [f"--workers={given.workers}"] if given.workers else []
@@ -250,6 +273,9 @@ def main() -> None:
     for kind in kinds:
         print(kind.describe())
     if given.bare:
+        print(
+            "In brackets the ratio to predict_many, then the workers' processor time, us a picture"
+        )
         print(f"| pictures | predict_many /s | {' /s | '.join(BARE)} /s | server /s | share |")
         print("|---|---|---|---|---|---|")
         for kind in tiny:
