@@ -738,7 +738,8 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
     What the network kept of the training's input comes first, if anything: one that was trained for
     seconds may answer better under another convention than its own, and so may one in 8 bits, where
-    clipping raises the contrast.
+    clipping raises the contrast. Of one layout and polarity only the scales nearest to the
+    training's are compared: augmentation may change an image's size, but not its scale.
 
     Where accuracy does not tell conventions apart, the statistics do, or a rare one is out; then
     cross-entropy decides: at the network's own scale if that fits one of them, as after most
@@ -770,13 +771,22 @@ def choose(trials: Sequence[Trial]) -> Trial:
 def _keep_near(trials: Sequence[Trial]) -> list[Trial]:
     """Return the trials that batch normalisation or quantisation allows, the nearest first.
 
+    Of one layout and polarity these are the scales that the distance does not tell apart.
     Empty if the network kept nothing of its input, or that of other images.
     """
     near = sorted(trials, key=_get_distance)
     if not near or _get_distance(near[0]) > MAX_DISTANCE:
         return []
     limit = _get_distance(near[0]) + OTHER_INPUT_DISTANCE
-    return [one for one in near if _get_distance(one) <= limit]
+    limits: dict[tuple[str, bool], float] = {}
+    for one in near:
+        of_scales = min(limit, _get_distance(one) * SAME_DISTANCE_RATIO)
+        limits.setdefault((one.convention.layout, one.convention.inverted), of_scales)
+    return [
+        one
+        for one in near
+        if _get_distance(one) <= limits[one.convention.layout, one.convention.inverted]
+    ]
 
 
 def _get_distance(trial: Trial) -> float:

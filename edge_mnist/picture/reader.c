@@ -29,6 +29,11 @@ typedef int edge_mnist_no_reader; /* C99 has no empty file */
 #define MIN_GAIN_LEVEL 40u
 #define SIDE_PX ((uint32_t)EDGE_MNIST_SIDE_PX)
 
+/* Marks the functions that take most of the time, for a build that has several versions of them. */
+#ifndef EDGE_MNIST_HOT
+#define EDGE_MNIST_HOT
+#endif
+
 #define RESIZE_BITS 22u /* of the fixed-point weights of Pillow's resizing */
 #define BLUR_BITS 24u   /* of the fixed-point weights of Pillow's box blur */
 #define N_DETAILS 511u  /* differences of two levels */
@@ -75,6 +80,7 @@ typedef struct {
 static uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static uint32_t max_u32(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
+static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
 static uint32_t isqrt(uint64_t value) {
@@ -104,6 +110,13 @@ static void *take(arena *memory, size_t size) {
 static void fill(void *target, uint8_t value, size_t n) {
     uint8_t *bytes = target;
     for (size_t i = 0; i < n; i++) bytes[i] = value;
+}
+
+/* Load eight bytes, so that they are compared at once; compilers make one access of this form. */
+static uint64_t load_8(const uint8_t *bytes) {
+    return bytes[0] | (uint64_t)bytes[1] << 8 | (uint64_t)bytes[2] << 16 |
+           (uint64_t)bytes[3] << 24 | (uint64_t)bytes[4] << 32 | (uint64_t)bytes[5] << 40 |
+           (uint64_t)bytes[6] << 48 | (uint64_t)bytes[7] << 56;
 }
 
 /* ---- bitmaps ---- */
@@ -171,7 +184,11 @@ static void set_where_above(plane levels, uint32_t threshold, bitmap mask) {
         uint32_t *row = row_of(mask, y);
         for (uint32_t at = 0; at < mask.n_words; at++) {
             uint32_t n = min_u32(32, mask.width - 32 * at), word = 0;
-            for (uint32_t i = 0; i < n; i++) word |= (uint32_t)(pixels[i] > threshold) << i;
+            uint8_t most = 0;
+            for (uint32_t i = 0; i < n; i++) most = most > pixels[i] ? most : pixels[i];
+            for (uint32_t i = 0; most > threshold && i < n; i++) {
+                word |= (uint32_t)(pixels[i] > threshold) << i;
+            }
             row[at] = word;
             pixels += n;
         }
@@ -180,16 +197,24 @@ static void set_where_above(plane levels, uint32_t threshold, bitmap mask) {
 
 /* ---- order statistics ---- */
 
-/* Neighbours are often equal, and an entry cannot be counted up twice at once: hence two parts. */
+/* Neighbours are often equal, and an entry cannot be counted up twice at once: hence eight at a
+ * time where all are equal, and two parts. */
 static void count_levels(const uint8_t *levels, size_t n, uint32_t histogram[256]) {
     uint32_t odd[256];
+    size_t i = 0;
     fill(histogram, 0, 256 * sizeof *histogram);
     fill(odd, 0, sizeof odd);
-    for (size_t i = 0; i + 1 < n; i += 2) {
-        histogram[levels[i]]++;
-        odd[levels[i + 1]]++;
+    for (; i + 8 <= n; i += 8) {
+        if (load_8(levels + i) == levels[i] * UINT64_C(0x0101010101010101)) {
+            histogram[levels[i]] += 8;
+            continue;
+        }
+        for (size_t j = i; j < i + 8; j += 2) {
+            histogram[levels[j]]++;
+            odd[levels[j + 1]]++;
+        }
     }
-    if (n % 2) histogram[levels[n - 1]]++;
+    for (; i < n; i++) histogram[levels[i]]++;
     for (uint32_t level = 0; level < 256; level++) histogram[level] += odd[level];
 }
 
@@ -236,17 +261,21 @@ static uint32_t scale_weighted(uint32_t sum, uint32_t weight) {
 static int resize_box(view source, plane target, arena memory) {
     uint32_t width = target.width, height = target.height;
     uint32_t *restrict cumulated = take(&memory, (source.width + 1) * sizeof *cumulated);
+    uint8_t *restrict averages = (uint8_t *)cumulated; /* of one pixel, and of it and the next */
     uint32_t *restrict sums = take(&memory, width * sizeof *sums);
     uint32_t *restrict weights = take(&memory, width * sizeof *weights);
     uint32_t *restrict boxes = take(&memory, width * sizeof *boxes);
     uint16_t *starts = take(&memory, width * sizeof *starts);
     uint16_t *ends = take(&memory, width * sizeof *ends);
-    if (!cumulated || !sums || !weights || !boxes || !starts || !ends) return EDGE_MNIST_ERROR_SCRATCH;
+    uint16_t *restrict picks = take(&memory, width * sizeof *picks);
+    int is_taken = cumulated && sums && weights && boxes && starts && ends && picks;
+    if (!is_taken) return EDGE_MNIST_ERROR_SCRATCH;
     for (uint32_t x = 0; x < width; x++) {
         uint32_t start = box_start(x, source.width, width);
         uint32_t end = width > source.width ? start + 1 : box_start(x + 1, source.width, width);
         starts[x] = (uint16_t)start;
         ends[x] = (uint16_t)end;
+        picks[x] = (uint16_t)(start + end - 1);
         weights[x] = box_weight(end - start);
     }
     for (uint32_t y = 0; y < height; y++) {
@@ -261,10 +290,13 @@ static int resize_box(view source, plane target, arena memory) {
                 for (uint32_t x = 0; x < width; x++) sums[x] += row[starts[x]];
                 continue;
             }
-            if (source.width <= 2 * width) { /* at most two pixels, which may be the same */
-                for (uint32_t x = 0; x < width; x++) {
-                    sums[x] += ((uint32_t)row[starts[x]] + row[ends[x] - 1] + 1) >> 1;
+            if (source.width <= 2 * width) { /* at most two pixels */
+                for (size_t x = 0; x + 1 < source.width; x++) {
+                    averages[2 * x] = row[x];
+                    averages[2 * x + 1] = (uint8_t)((row[x] + row[x + 1] + 1) >> 1);
                 }
+                averages[2 * source.width - 2] = row[source.width - 1];
+                for (uint32_t x = 0; x < width; x++) sums[x] += averages[picks[x]];
                 continue;
             }
             cumulated[0] = 0;
@@ -445,33 +477,44 @@ typedef struct {
 
 static int open_dilation(uint32_t width, uint32_t radius, dilation *state, arena *memory) {
     size_t n_ring = (size_t)(2 * radius + 1) * width;
-    dilation opened = {take(memory, n_ring), take(memory, width), take(memory, width), width, radius, 0};
+    size_t n_line = 2 * (width + 2 * (size_t)radius);
+    dilation opened = {take(memory, n_ring), take(memory, width), take(memory, n_line), width, radius, 0};
     *state = opened;
     if (!opened.ring || !opened.prefix || !opened.line) return EDGE_MNIST_ERROR_SCRATCH;
     fill(opened.ring, 0, n_ring);
     return EDGE_MNIST_OK;
 }
 
-/* Dilate a row along itself: the maximum over the radius + 1 pixels before each one, then over those
- * behind, both by doubling. */
-static void dilate_row(uint8_t *row, uint32_t width, uint32_t radius, uint8_t *line) {
-    for (int is_behind = 0; is_behind < 2; is_behind++) {
-        for (uint32_t size = 1, step; size < radius + 1; size += step) {
-            step = min_u32(size, radius + 1 - size);
-            if (step >= width) break;
-            for (size_t x = 0; x < width; x++) line[x] = row[x];
-            if (is_behind) raise_to(row, line + step, width - step);
-            else raise_to(row + step, line, width - step);
-        }
+static void max_ahead(const uint8_t *row, size_t step, uint8_t *restrict target, size_t n) {
+    for (size_t x = 0; x < n; x++) target[x] = row[x] > row[x + step] ? row[x] : row[x + step];
+}
+
+/* Dilate a row along itself: the maximum from each pixel on, over a window that is doubled until it
+ * is 2 * radius + 1 wide. `line` holds two rows with the radius at both ends. */
+static void dilate_row(const uint8_t *row, uint32_t width, uint32_t radius, uint8_t *line,
+                       uint8_t *restrict target) {
+    size_t n = width + 2 * (size_t)radius, wide = 2 * (size_t)radius + 1;
+    uint8_t *from = line, *to = line + n;
+    fill(from, 0, radius);
+    for (size_t x = 0; x < width; x++) from[radius + x] = row[x];
+    fill(from + radius + width, 0, radius);
+    for (size_t size = 1, step; size < wide; size += step) {
+        step = min_size(size, wide - size);
+        n -= step;
+        max_ahead(from, step, to, n);
+        uint8_t *next = from;
+        from = to;
+        to = next;
     }
+    for (size_t x = 0; x < width; x++) target[x] = from[x];
 }
 
 /* Add the next row; NULL stands for one below the last. */
 static void dilation_add(dilation *state, const uint8_t *row) {
     uint32_t width = state->width, n_block = 2 * state->radius + 1, place = state->n_read++ % n_block;
     uint8_t *target = state->ring + (size_t)place * width;
-    for (uint32_t x = 0; x < width; x++) target[x] = row ? row[x] : 0;
-    if (row) dilate_row(target, width, state->radius, state->line);
+    if (row) dilate_row(row, width, state->radius, state->line, target);
+    else fill(target, 0, width);
     if (place == 0) fill(state->prefix, 0, width);
     raise_to(state->prefix, target, width);
     if (place + 1 < n_block) return;
@@ -534,7 +577,7 @@ static void closing_next_row(closing *state, uint32_t y, uint8_t *line, uint8_t 
 
 /* A box blur that yields its rows from the top. `ring` holds rows that are blurred along x, as many
  * as a window needs or as the picture has, and `sums` the sum over the window of each column, then
- * two rows of working memory. */
+ * a row of working memory. */
 typedef struct {
     uint8_t *ring;
     uint32_t *sums;
@@ -565,20 +608,26 @@ static int blur_needs_row(const blur *state, uint32_t y) {
 }
 
 /* Add the next row: blur it along x into the ring. */
-static void blur_add_row(blur *state, const uint8_t *row) {
-    uint32_t width = state->width, radius = state->radius, last = width - 1, sum = 0;
-    uint8_t *target = state->ring + (size_t)(state->n_read % state->n_ring) * width;
-    sum = row[0] * (radius + 1);
-    for (uint32_t x = 0; x < radius; x++) sum += row[min_u32(x, last)];
-    uint32_t *restrict window_sums = state->sums + width, *restrict fars = window_sums + width;
-    for (uint32_t x = 0; x < width; x++) {
-        uint32_t before = row[x > radius ? x - radius - 1 : 0];
-        sum += row[min_u32(x + radius, last)] - before;
-        window_sums[x] = sum;
-        fars[x] = before + row[min_u32(x + radius + 1, last)];
+EDGE_MNIST_HOT static void blur_add_row(blur *state, const uint8_t *row) {
+    uint32_t radius = state->radius, sum = row[0] * (radius + 1);
+    uint32_t *restrict sums = state->sums + state->width;
+    size_t width = state->width, last = width - 1, reach = radius + 1, x;
+    size_t start = min_size(width, reach); /* of the windows that no border cuts */
+    size_t end = max_size(start, width > reach ? width - reach : 0);
+    uint8_t *restrict target = state->ring + (size_t)(state->n_read++ % state->n_ring) * width;
+    for (x = 0; x < radius; x++) sum += row[min_size(x, last)];
+    for (x = 0; x < start; x++) {
+        sum += (uint32_t)row[min_size(x + radius, last)] - row[0];
+        target[x] = blur_weigh(sum, (uint32_t)row[0] + row[min_size(x + reach, last)], radius);
     }
-    for (uint32_t x = 0; x < width; x++) target[x] = blur_weigh(window_sums[x], fars[x], radius);
-    state->n_read++;
+    for (x = start; x < end; x++) sums[x] = sum += (uint32_t)row[x + radius] - row[x - reach];
+    for (x = start; x < end; x++) { /* apart, so that it is vectorized */
+        target[x] = blur_weigh(sums[x], (uint32_t)row[x - reach] + row[x + reach], radius);
+    }
+    for (; x < width; x++) {
+        sum += (uint32_t)row[last] - row[x - reach];
+        target[x] = blur_weigh(sum, (uint32_t)row[x - reach] + row[last], radius);
+    }
 }
 
 static const uint8_t *blur_ring_row(const blur *state, uint32_t y) {
@@ -587,7 +636,7 @@ static const uint8_t *blur_ring_row(const blur *state, uint32_t y) {
 }
 
 /* Write row `y` of the blurred picture; rows are asked for in their order. */
-static void blur_next_row(const blur *state, uint32_t y, uint8_t *restrict target) {
+EDGE_MNIST_HOT static void blur_next_row(const blur *state, uint32_t y, uint8_t *restrict target) {
     uint32_t width = state->width, radius = state->radius;
     uint32_t *restrict sums = state->sums;
     if (y == 0) {
@@ -625,6 +674,23 @@ static void binomial_filter(plane levels, uint8_t *restrict before, uint16_t *re
     }
 }
 
+/* Count the differences of two rows up, in two parts; see count_levels. */
+static void count_details(const uint8_t *row, const uint8_t *blurred, uint32_t n,
+                          uint32_t details[2 * N_DETAILS]) {
+    uint32_t x = 0;
+    for (; x + 8 <= n; x += 8) {
+        if (load_8(row + x) == load_8(blurred + x)) {
+            details[255] += 8;
+            continue;
+        }
+        for (uint32_t i = x; i < x + 8; i += 2) {
+            details[255u + row[i] - blurred[i]]++;
+            details[N_DETAILS + 255u + row[i + 1] - blurred[i + 1]]++;
+        }
+    }
+    for (; x < n; x++) details[255u + row[x] - blurred[x]]++;
+}
+
 /* Sum the `n` values next to one end of a histogram of -255 .. 255. */
 static int32_t sum_extreme(const uint32_t *histogram, uint32_t n, int step) {
     int32_t sum = 0;
@@ -652,9 +718,7 @@ static int is_ink_dark(plane levels, const uint32_t histogram[256], uint32_t *su
             blur_add_row(&state, levels.data + (size_t)state.n_read * levels.width);
         }
         blur_next_row(&state, y, line);
-        for (uint32_t x = 0; x < levels.width; x++) { /* in two parts, see count_levels */
-            details[(x % 2 ? N_DETAILS : 0) + 255u + row[x] - line[x]]++;
-        }
+        count_details(row, line, levels.width, details);
     }
     for (uint32_t i = 0; i < N_DETAILS; i++) details[i] += details[N_DETAILS + i];
     uint32_t n_extreme = min_u32(max_u32(6, 3 * n / 1000), n), percentile = (n - 1) / 100;
@@ -707,7 +771,7 @@ static int subtract_background(plane levels, uint32_t *sums, uint8_t *line, aren
 /* Turn levels into ink. */
 static int measure_ink(plane levels, arena memory) {
     uint32_t width = levels.width, height = levels.height, n = width * height;
-    uint32_t *sums = take(&memory, 3 * width * sizeof *sums);
+    uint32_t *sums = take(&memory, 2 * width * sizeof *sums);
     uint8_t *line = take(&memory, width);
     uint32_t histogram[256];
     if (!sums || !line) return EDGE_MNIST_ERROR_SCRATCH;
@@ -1222,9 +1286,12 @@ static void crop_ink(plane ink, bitmap mask, const component *box, const uint32_
     uint8_t *target = ink.data;
     for (uint32_t y = box->top; y < box->bottom; y++) {
         const uint8_t *levels = ink.data + (size_t)y * ink.width;
-        const uint32_t *row = row_of(mask, y);
-        for (uint32_t x = box->left; x < box->right; x++) {
-            *target++ = row[x / 32] >> x % 32 & 1 ? (uint8_t)scaled[levels[x]] : 0;
+        uint32_t end = box->left;
+        while (end < box->right) {
+            uint32_t behind = end, start;
+            find_run(row_of(mask, y), box->right, &start, &end);
+            for (; behind < start; behind++) *target++ = 0;
+            for (; behind < end; behind++) *target++ = (uint8_t)scaled[levels[behind]];
         }
     }
 }
@@ -1234,13 +1301,17 @@ static void spread(plane digit, uint32_t width, uint32_t height, uint32_t repeat
     const uint8_t *source = digit.data + (size_t)width * height;
     for (uint32_t y = digit.height; y--;) {
         uint8_t *row = digit.data + (size_t)y * digit.width;
-        int is_margin = y < margin || y >= margin + repeat * height;
-        for (uint32_t x = digit.width; x--;) {
-            row[x] = is_margin || x < margin || x >= margin + repeat * width
-                         ? 0
-                         : source[(ptrdiff_t)((x - margin) / repeat) - (ptrdiff_t)width];
+        if (y < margin || y >= margin + repeat * height) {
+            fill(row, 0, digit.width);
+            continue;
         }
-        if (!is_margin && (y - margin) % repeat == 0) source -= width;
+        uint8_t *target = row + digit.width - margin;
+        fill(target, 0, margin);
+        for (const uint8_t *pixel = source; pixel-- > source - width;) {
+            for (uint32_t i = 0; i < repeat; i++) *--target = *pixel;
+        }
+        fill(row, 0, margin);
+        if ((y - margin) % repeat == 0) source -= width;
     }
 }
 
@@ -1410,14 +1481,16 @@ size_t edge_mnist_scratch_size(int width, int height) {
     size_t longer = max_u32(w, h), side = isqrt(w * h), margin = 19 * longer / 400 + 2;
     size_t bits = 4 * (size_t)count_row_words(w) * h, digit_width = w + 2 * margin;
     size_t n_runs = (size_t)h * ((w + 1) / 2), n_components = n_runs;
-    size_t for_resizing = 4 * ((size_t)width + 1) + 16 * (size_t)(w > SIDE_PX ? w : SIDE_PX);
-    size_t for_polarity = 8 * N_DETAILS + w * (13 + longer / 5 + 7);
-    size_t for_background = w * (13 + 3 * (side / 40 + 1) + 5 + 2 * (14 * side / 100 + 3 + 3));
+    size_t for_resizing = 4 * ((size_t)width + 1) + 18 * (size_t)max_u32(w, SIDE_PX);
+    size_t for_polarity = 8 * N_DETAILS + w * (9 + longer / 5 + 7);
+    size_t window = 14 * side / 100 + 3; /* of the closing */
+    size_t for_background = w * (9 + 3 * (side / 40 + 1) + 5 + 2 * (window + 4)) + 4 * window;
     size_t for_components =
         bits + 8 * n_runs + 2 * ((size_t)h + 1) + (sizeof(component) + 2) * n_components;
     size_t for_lines = 3 * bits;
     size_t for_digit = digit_width * (h + 2 * margin) - (size_t)w * h +
-                       max_size(digit_width * (2 * margin + 3), 4 * (digit_width + 1) + 16 * SIDE_PX);
+                       max_size(digit_width * (2 * margin + 4) + 4 * margin,
+                                4 * (digit_width + 1) + 18 * SIDE_PX);
     size_t most = max_size(for_resizing, max_size(for_polarity, for_background));
     most = max_size(most, max_size(for_components, max_size(for_lines, for_digit)));
     return (size_t)w * h + most + 16 * 8; /* the last for alignment */
