@@ -37,10 +37,11 @@ STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
 PREDICT = "/predict"
 TOP_K = Query(ge=1, le=999, description="List the likeliest classes of each picture.")
 SEEN = Query(description="Add what the model saw of each picture: 784 bytes, base64.")
-BINARY = {"type": "string", "format": "binary", "minLength": 1}
+BINARY = {"type": "string", "format": "binary"}
 FILES = {"picture": {"type": "array", "items": BINARY, "minItems": 1}}
 FORM = {"type": "object", "properties": FILES, "required": ["picture"]}
-PREDICT_BODIES = {"image/*": {"schema": BINARY}, "multipart/form-data": {"schema": FORM}}
+PICTURE = BINARY | {"minLength": 1}
+PREDICT_BODIES = {"image/*": {"schema": PICTURE}, "multipart/form-data": {"schema": FORM}}
 
 
 class Error(BaseModel):
