@@ -39,6 +39,7 @@ def time_first_answer(page: Page, url: str) -> float:
 
     def slow_down() -> None:
         page.call("Network.setCacheDisabled", cacheDisabled=True)
+        page.call("Network.setBypassServiceWorker", bypass=True)  # it keeps the page, too
         page.set_network(latency_ms=LATENCY_MS, bytes_per_s=BYTES_PER_S)
 
     page.open_tab()

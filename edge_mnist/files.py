@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,27 @@ def refuse_foreign(path: Path, mark: bytes) -> None:
                 f"{path} exists and is not from edge-mnist; "
                 "choose another folder with -o, or add --overwrite"
             )
+
+
+def refuse_foreign_files(
+    folder: Path, files: Mapping[str, bytes], *, marked: str, mark: bytes
+) -> None:
+    """Refuse to replace files of a folder that an earlier export did not write.
+
+    Args:
+        folder: Where they are to be written; it need not exist.
+        files: Their names and content.
+        marked: The name of the one that tells an export's folder.
+        mark: What every such file holds.
+
+    Raises:
+        OutputError: The marked file is somebody else's; or it does not exist, and another one does
+            with other content.
+    """
+    refuse_foreign(folder / marked, mark)
+    if not (folder / marked).exists():
+        for name, content in files.items():
+            refuse_foreign(folder / name, content)
 
 
 def make_folder(path: Path) -> Path:

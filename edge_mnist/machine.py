@@ -69,17 +69,6 @@ def passive_waiting() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def is_alive(pid: int) -> bool:
-    """Return whether a process runs; where that cannot be asked without harm, True."""
-    if os.name != "posix":  # there os.kill would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
-
-
 def is_offline() -> bool:
     """Return whether EDGE_MNIST_OFFLINE forbids downloads.
 

@@ -67,7 +67,7 @@ class ModelInfo:
         class_names: The name of each class.
         quantization: ``none`` or how the weights were quantised.
         rejection_threshold: Smallest confidence of an accepted answer, 0..1.
-        framing: How pictures are brought to its input; see ``picture.reading.read_picture``.
+        framing: How pictures are brought to its input; see ``picture.read_picture``.
         metadata: Every entry of the file's ``metadata_props``.
     """
 
@@ -258,9 +258,16 @@ def _check_contract(content: bytes) -> ModelInfo:
     _refuse_external_data(content, graphs[0])
     if metadata.get("graph_sha256", hash_graph(content)) != hash_graph(content):
         raise ModelError("the graph was altered: its SHA-256 is not that of the metadata")
-    threshold = float(metadata.get("rejection_threshold", "0"))
-    if not 0 <= threshold <= 1:
-        raise _breach(f"expected a rejection_threshold from 0 to 1, got {threshold}")
+    accuracy, threshold = (
+        float(metadata.get(name, "0")) for name in ("accuracy", "rejection_threshold")
+    )
+    if not (0 <= accuracy <= 1 and 0 <= threshold <= 1):
+        raise _breach(
+            f"expected accuracy and rejection_threshold in 0..1, got {accuracy} and {threshold}"
+        )
+    n_test_images = int(metadata.get("n_test_images", "1"))
+    if n_test_images < 1:
+        raise _breach(f"expected n_test_images of 1 or more, got {n_test_images}")
     framing = metadata.get("framing", "digit")
     if framing not in FRAMINGS:
         raise _breach(f"expected framing {' or '.join(FRAMINGS)}, got {framing!r}")

@@ -182,6 +182,15 @@ class Predictor:
         """What reads pictures on this machine, ``compiled`` or ``numpy``."""
         return choose_reader(self._given_reader)
 
+    def describe(self) -> dict[str, str]:
+        """Return which model this is, on what it runs, and what reads pictures, for reports."""
+        return {
+            "model": str(self.model.path),
+            "model_sha256": self.model.sha256,
+            "provider": self.provider,
+            "reader": self.reader,
+        }
+
     def __enter__(self) -> Self:
         """Return the predictor itself."""
         return self

@@ -5,9 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+from browser import Browser
 
 PROGRAM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -26,11 +27,10 @@ SWITCHES = (
 # The browser wants its pipe as files 3 and 4.
 START = "import os, sys; r, w, *c = sys.argv[1:]; os.dup2(int(r), 13); os.dup2(int(w), 14); "
 START += "os.dup2(13, 3); os.dup2(14, 4); os.execvp(c[0], c)"
-WAIT_S = 60.0
 
 
-class Chromium:
-    """One headless browser, of which one tab is used."""
+class Chromium(Browser):
+    """One headless Chromium."""
 
     def __init__(self, profile: Path) -> None:
         theirs_in, self._out = os.pipe()
@@ -52,10 +52,7 @@ class Chromium:
         self._tab = ""
         self.open_tab()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._process.terminate()
         self._process.wait(30)
         os.close(self._in)
@@ -88,28 +85,17 @@ class Chromium:
             self.call(f"{domain}.enable")
 
     def run(self, script: str) -> Any:
-        """Run JavaScript in the page, wait for its promise, and return the value."""
         done = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def wait_for(self, script: str, *, within_s: float = WAIT_S) -> Any:
-        """Wait until JavaScript gives something true, and return it."""
-        end = time.monotonic() + within_s
-        while not (value := self.run(script)):
-            assert time.monotonic() < end, script
-            time.sleep(0.02)
-        return value
-
     def open(self, address: str) -> None:
-        """Load a page."""
         self.call("Page.navigate", url=address)
         self.wait_for(f"document.readyState === 'complete' && location.href === '{address}'")
 
     def choose_file(self, selector: str, path: Path) -> None:
-        """Put a file into an input, as a user's choice does."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])

@@ -170,15 +170,17 @@ def test_figures_of_the_metadata_that_are_none(tmp_path: Path) -> None:
     model = onnx.load(SHIPPED / INT8_NAME)
     about = {entry.key: entry.value for entry in model.metadata_props}
     path = tmp_path / INT8_NAME
-    for key, text in (("accuracy", "NaN"), ("accuracy", "all"), ("n_test_images", "-1")):
+    for key, text in (
+        ("accuracy", "NaN"),
+        ("accuracy", "all"),
+        ("n_test_images", "-1"),
+        ("n_test_images", "many"),
+        ("rejection_threshold", "nan"),
+    ):
         onnx.helper.set_model_props(model, about | {key: text})
         onnx.save(model, path)
-        with pytest.raises(ModelError, match=f"{key} '{text}', expected a number from 0"):
+        with pytest.raises(ModelError, match="the model breaks the contract"):
             bench(path, with_torch=False)
-    onnx.helper.set_model_props(model, about | {"rejection_threshold": "nan"})
-    onnx.save(model, path)
-    with pytest.raises(ModelError, match="expected a rejection_threshold from 0 to 1, got nan"):
-        bench(path, with_torch=False)
 
 
 def test_regressions() -> None:

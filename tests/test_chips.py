@@ -58,14 +58,23 @@ def find_board(name: str) -> object:
     return board
 
 
-@pytest.mark.parametrize("name", emulate.BOARDS)
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        *(("nano", name) for name in emulate.BOARDS),
+        # Too large for avr-gcc, see test_a_compiler_s_limit_on_arrays_counts.
+        *(("default", name) for name in emulate.BOARDS if name != "atmega2560"),
+    ],
+)
 def test_an_emulated_chip_computes_the_scores(
-    code: dict[tuple[str, str], Path], mnist: Dataset, name: str
+    code: dict[tuple[str, str], Path], mnist: Dataset, model: str, name: str
 ) -> None:
+    """The nano network as small as it gets, the default one as fast."""
     board = find_board(name)
-    folder = code["nano", "size"]
+    optimize, option = ("size", "-Os") if model == "nano" else ("speed", "-O2")
+    folder = code[model, optimize]
     images = mnist.test_images[: board.max_images]  # type: ignore[attr-defined]
-    run = emulate.emulate(folder, board, images)
+    run = emulate.emulate(folder, board, images, optimize=option)
     assert run.self_test == 0
     expected = compute_scores(read_network(read_model(folder / INT8_NAME)), images)
     assert np.array_equal(run.scores, expected)

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -223,20 +224,34 @@ def test_esp_idf_and_zephyr_find_their_sources(code: Path, tmp_path: Path) -> No
         assert all((folder / source).is_file() for source in sources)
 
 
+def test_any_names_of_classes(tmp_path: Path) -> None:
+    """In C99 ??/ is a backslash."""
+    names = [
+        "what??/",
+        'quoted "',
+        "back\\slash",
+        "naïve",
+        "二",
+        "😀",
+        "%s",
+        "*/",
+        "@version@",
+        "x",
+    ]
+    change_model(tmp_path / INT8_NAME, class_names=json.dumps(names))
+    export_c(tmp_path / INT8_NAME, tmp_path / "code")
+    library = build_library(tmp_path / "code", load_example())
+    assert [library.edge_mnist_class_name(label).decode() for label in range(10)] == names
+
+
 @pytest.mark.parametrize("framing", FRAMINGS[1:])
 def test_pictures_are_framed_as_the_model_asks(
     code: Path, tmp_path: Path, pictures: list[Grey], framing: str
 ) -> None:
-    model = onnx.load(find_model("nano/model.int8.onnx"))
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "framing", framing
-    onnx.save(model, tmp_path / INT8_NAME)
+    change_model(tmp_path / INT8_NAME, framing=framing)
     export_c(tmp_path / INT8_NAME, tmp_path / "code")
-    names = ("edge_mnist.c", "edge_mnist_reader.c", "edge_mnist_predict.c")
-    sources = [tmp_path / "code" / name for name in names]
-    run("gcc", "-shared", "-fPIC", *sources, "-o", tmp_path / "library.so")
     example = load_example()
-    library = example.open_library(str(tmp_path / "library.so"))
+    library = build_library(tmp_path / "code", example)
     predictor = Predictor(tmp_path / INT8_NAME)
     for picture in pictures[::4]:
         found = example.predict(library, picture.tobytes(), picture.shape[1], picture.shape[0])
@@ -244,6 +259,22 @@ def test_pictures_are_framed_as_the_model_asks(
         assert found.label == (-1 if one.digit is None else one.digit)
         if one.reason:
             assert library.edge_mnist_reason_name(found.reason).decode() == one.reason
+
+
+def change_model(path: Path, **metadata: str) -> None:
+    """Write the released nano with other metadata."""
+    model = onnx.load(find_model("nano/model.int8.onnx"))
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, found | metadata)
+    onnx.save(model, path)
+
+
+def build_library(code: Path, example: ModuleType) -> ctypes.CDLL:
+    """Compile an export as a shared library and open it as the example in Python does."""
+    sources = [code / f"edge_mnist{name}.c" for name in ("", "_reader", "_predict")]
+    run("gcc", "-std=c99", "-shared", "-fPIC", *sources, "-o", code / "library.so")
+    library: ctypes.CDLL = example.open_library(str(code / "library.so"))
+    return library
 
 
 def load_example() -> ModuleType:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import PROGRAM
-from conftest import serve
+from conftest import SilentHandler, serve
 from page_driver import CONTROL, SEVEN, SHIFT, Page, Point, between, fetch_axe
 from test_serving import run_server
 
@@ -398,6 +398,22 @@ def test_onnxruntime_opened_as_a_file(browser: Page, runtime_site: Path) -> None
     browser.show(page.as_uri(), status="error")
     assert browser.text("headline") == "This page needs a web server"
     assert "python3 -m http.server" in browser.text("advice")
+
+
+class SandboxedHandler(SilentHandler):
+    """Sends pages that run in a sandbox, as in a frame of a notebook or of documentation."""
+
+    def end_headers(self) -> None:
+        self.send_header("Content-Security-Policy", "sandbox allow-scripts")
+        super().end_headers()
+
+
+def test_in_a_sandbox(browser: Page, site: Path) -> None:
+    """There a page may not even ask whether there are service workers."""
+    with serve(site, SandboxedHandler) as address:
+        browser.show(f"{address}below/digits/")
+        browser.draw(SEVEN)
+        browser.wait_for_digit("7")
 
 
 def test_without_webassembly(browser: Page, urls: dict[str, str]) -> None:

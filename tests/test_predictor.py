@@ -346,6 +346,8 @@ def test_where_the_model_comes_from(
         ({"outside": None}, "another file"),
         ({"batch": 1}, "inputs"),
         ({"class_names": '["a", "b"]'}, "outputs"),
+        ({"accuracy": "unknown"}, "could not convert"),
+        ({"rejection_threshold": "nan"}, "in 0..1"),
     ],
 )
 def test_a_model_that_breaks_the_contract(

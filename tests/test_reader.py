@@ -225,6 +225,14 @@ def test_fuzzing_finds_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@needs("clang-14")
+def test_static_analysis_finds_nothing(tmp_path: Path) -> None:
+    command = ["clang-14", "--analyze", "-std=c99", "-Xclang", "-analyzer-werror"]
+    command += ["--analyzer-output", "text", str(FOLDER / "reader.c")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_a_wheel_without_a_compiler_is_pure_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

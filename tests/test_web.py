@@ -15,7 +15,7 @@ import pytest
 from chromium import PROGRAM
 from conftest import Command, serve
 from numpy.typing import NDArray
-from page_driver import MODEL, SEVEN, Page
+from page_driver import MODEL, SEVEN, Page, PageInBrowser
 from PIL import Image
 from web_pictures import CASES, REASONS, write_pictures
 
@@ -188,6 +188,11 @@ def test_another_page_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is not from edge-mnist"):
         export_web(MODEL, tmp_path)
     assert (tmp_path / "index.html").read_text() == "mine"
+    (tmp_path / "index.html").unlink()
+    (tmp_path / "service_worker.js").write_text("mine")
+    with pytest.raises(OutputError, match=r"service_worker.js exists and is not from edge-mnist"):
+        export_web(MODEL, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["service_worker.js"]
 
 
 def test_no_npm_is_one_line(edge_mnist: Command, tmp_path: Path) -> None:
@@ -260,7 +265,7 @@ def page(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]
         yield page
 
 
-def assert_same_answers(page: Page, paths: list[Path]) -> None:
+def assert_same_answers(page: PageInBrowser, paths: list[Path]) -> None:
     """Compare the page's answers with those of the Predictor."""
     predictor = Predictor(MODEL / INT8_NAME)
     for path in paths:
@@ -300,11 +305,35 @@ def test_other_formats_in_the_browser(
     assert_same_answers(page, paths)
 
 
+def assert_wasm_gives_onnxruntimes_logits(page: PageInBrowser) -> None:
+    """Compare the logits of the stored cases' images, bit for bit."""
+    model = read_model(MODEL / INT8_NAME)
+    with np.load(CASES) as cases, serve(PAGE) as address:
+        images = cases["images"]
+        found = page.compute_logits(address, write_data(read_network(model)), images.tobytes())
+    (expected,) = open_session(model.content).run(["logits"], {"images": images})
+    assert found == expected.tobytes()
+
+
+def test_logits_in_the_browser_are_onnxruntimes(tmp_path: Path) -> None:
+    if not PROGRAM:
+        pytest.skip("chromium is not installed")
+    with Page(tmp_path) as page:
+        assert_wasm_gives_onnxruntimes_logits(page)
+
+
 def test_a_file_that_is_no_picture(page: Page, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("only text, of more than thirty characters")
     answer = page.read_picture(tmp_path / "text.png")
     assert answer["status"] == "error"
     assert answer["error"].startswith("Not a picture that this browser can read, or damaged.")
+
+
+def test_a_side_that_is_too_long(page: Page, tmp_path: Path) -> None:
+    """Python refuses it, too; Chromium's canvas would be blank."""
+    Image.new("1", (65_536, 3)).save(tmp_path / "long.png")
+    answer = page.read_picture(tmp_path / "long.png")
+    assert answer["error"].startswith("65536 x 3 pixels are too many.")
 
 
 def test_nothing_was_asked_of_the_network(page: Page) -> None:
@@ -319,14 +348,20 @@ def test_a_hosted_page_is_installed_and_opens_offline(
 ) -> None:
     if not PROGRAM:
         pytest.skip("chromium is not installed")
+    other = site / "below" / "digits" / "other.html"
+    other.write_text("<title>another page</title>")
     with Page(tmp_path_factory.mktemp("installed")) as page:
         with serve(site) as address:
             page.show(f"{address}below/digits/")
             page.run("navigator.serviceWorker.ready.then(() => true)")
             assert page.call("Page.getInstallabilityErrors")["installabilityErrors"] == []
             assert page.faults == []
-        page.open("about:blank")
-        page.open(f"{address}below/digits/")  # the server is gone
-        page.wait_for_status("empty")
-        page.draw(SEVEN)
-        page.wait_for_digit("7")
+            page.open(f"{address}below/digits/other.html")
+            assert page.run("document.title") == "another page"
+        for name in ("", "index.html?from=home#top"):
+            page.open("about:blank")
+            page.open(f"{address}below/digits/{name}")  # the server is gone
+            page.wait_for_status("empty")
+            page.draw(SEVEN)
+            page.wait_for_digit("7")
+    other.unlink()

@@ -234,13 +234,7 @@ def print_answers(
         Whether every picture has status ``ok``.
     """
     watched = _watch(answers, style)
-    about = {
-        "model": str(predictor.model.path),
-        "model_sha256": predictor.model.sha256,
-        "provider": predictor.provider,
-        "reader": predictor.reader,
-    }
-    names = predictor.info.class_names
+    about, names = predictor.describe(), predictor.info.class_names
     if style.kind == "json":
         items = [
             {"path": path, **prediction.to_dict(names, top_k=style.top_k)}

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from edge_mnist.errors import MissingPackageError, ModelError, UsageError
-from edge_mnist.files import make_folder, refuse_foreign, write_atomically
+from edge_mnist.files import make_folder, refuse_foreign_files, write_atomically
 from edge_mnist.model_file import (
     FLOAT32_NAME,
     INT8_NAME,
@@ -118,12 +118,12 @@ def export_web(
             ``ort``, onnxruntime-web, which computes all but lies beside the page with the model,
             and needs a web server.
         offline: Take onnxruntime-web from npm's cache only.
-        overwrite: Replace a page that no export wrote, too.
+        overwrite: Replace files that no export wrote, too.
 
     Raises:
         ModelError: The model is missing or breaks the contract, or is none that wasm computes.
         MissingPackageError: npm is missing, or cannot get onnxruntime-web.
-        OutputError: The folder cannot be written, or holds another page.
+        OutputError: The folder cannot be written, or holds files that no export wrote.
         UsageError: ``runtime`` is neither.
     """
     if runtime not in RUNTIMES:
@@ -131,8 +131,6 @@ def export_web(
     chosen = read_model(choose_model(model))
     about = describe_model(chosen)
     target = Path(folder)
-    if not overwrite:
-        refuse_foreign(target / "index.html", MARK)
     files: dict[str, bytes] = {}
     network = b""
     if runtime == "ort":
@@ -145,6 +143,8 @@ def export_web(
     about["facts"].append(("Runs on", f"your device, with {name}"))
     files["index.html"] = make_page(about, network)
     files |= make_installable(files)
+    if not overwrite:
+        refuse_foreign_files(target, files, marked="index.html", mark=MARK)
     # Last the page: then all is there; and before it the worker, which is what names the version.
     for name in sorted(files, key=lambda name: (name == "index.html", name == WORKER)):
         path = target / name
@@ -303,9 +303,8 @@ def _hash(content: str) -> str:
 
 
 def _pack(content: bytes) -> str:
-    """Return bytes as the page unpacks them: base64 of raw deflate."""
-    compressor = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    return base64.b64encode(compressor.compress(content) + compressor.flush()).decode()
+    """Return bytes as the page unpacks them: compressed by zlib, then base64."""
+    return base64.b64encode(zlib.compress(content, 9)).decode()
 
 
 def fetch_runtime(*, offline: bool = False) -> dict[str, bytes]:

@@ -318,25 +318,25 @@ static uint32_t weigh_cubic(uint32_t place, uint32_t side, uint32_t new_side, ui
     int32_t center = (int32_t)((2 * place + 1) * side), numerators[5], sum = 0;
     int32_t from = (center - 3 * (int32_t)new_side) / unit;
     int32_t to = (center + 5 * (int32_t)new_side) / unit;
+    uint32_t n = 0;
     if (from < 0) from = 0;
     if (to > (int32_t)side) to = (int32_t)side;
     for (int32_t x = from; x < to; x++) {
-        int32_t t = (2 * x + 1) * (int32_t)new_side - center, weight = 0;
+        int32_t t = (2 * x + 1) * (int32_t)new_side - center; /* the distance, at most 2 * unit */
         if (t < 0) t = -t;
         if (t < unit) {
-            weight = 3 * t * t * t - 5 * t * t * unit + 2 * unit * unit * unit;
-        } else if (t < 2 * unit) {
-            weight = -(t * t * t - 5 * t * t * unit + 8 * t * unit * unit - 4 * unit * unit * unit);
+            numerators[n] = 3 * t * t * t - 5 * t * t * unit + 2 * unit * unit * unit;
+        } else {
+            numerators[n] = -(t * t * t - 5 * t * t * unit + 8 * t * unit * unit - 4 * unit * unit * unit);
         }
-        numerators[x - from] = weight;
-        sum += weight;
+        sum += numerators[n++];
     }
-    for (int32_t i = 0; i < to - from; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         int64_t scaled = (int64_t)numerators[i] * (2 << RESIZE_BITS);
         weights[i] = (int32_t)((scaled + (scaled < 0 ? -sum : sum)) / (2 * sum));
     }
     *first = (uint32_t)from;
-    return (uint32_t)(to - from);
+    return n;
 }
 
 static uint8_t clip_weighted(int32_t sum) {
@@ -370,7 +370,7 @@ static void resize_cubic(view source, plane target) {
 }
 
 static void fit(uint32_t width, uint32_t height, uint32_t side_px, plane *target) {
-    uint32_t longer = max_u32(width, height);
+    uint32_t longer = max_u32(1, max_u32(width, height));
     target->width = max_u32(1, (2 * side_px * width + longer) / (2 * longer));
     target->height = max_u32(1, (2 * side_px * height + longer) / (2 * longer));
 }
@@ -1296,22 +1296,23 @@ static void crop_ink(plane ink, bitmap mask, const component *box, const uint32_
     }
 }
 
-/* Repeat each pixel and add a margin, in place: from the end, as nothing moves to the front. */
-static void spread(plane digit, uint32_t width, uint32_t height, uint32_t repeat, uint32_t margin) {
+/* Double each pixel if asked, and add a margin, in place: from the end, as nothing moves to the front. */
+static void spread(plane digit, uint32_t width, uint32_t height, int is_doubled, uint32_t margin) {
     const uint8_t *source = digit.data + (size_t)width * height;
     for (uint32_t y = digit.height; y--;) {
         uint8_t *row = digit.data + (size_t)y * digit.width;
-        if (y < margin || y >= margin + repeat * height) {
+        if (y < margin || y >= digit.height - margin) {
             fill(row, 0, digit.width);
             continue;
         }
         uint8_t *target = row + digit.width - margin;
         fill(target, 0, margin);
-        for (const uint8_t *pixel = source; pixel-- > source - width;) {
-            for (uint32_t i = 0; i < repeat; i++) *--target = *pixel;
+        for (const uint8_t *pixel = source; pixel > source - width;) {
+            *--target = *--pixel;
+            if (is_doubled) *--target = *pixel;
         }
         fill(row, 0, margin);
-        if ((y - margin) % repeat == 0) source -= width;
+        if (!is_doubled || (y - margin) % 2 == 0) source -= width;
     }
 }
 
@@ -1354,7 +1355,7 @@ static int crop_and_thicken(plane ink, bitmap mask, const component *box, plane 
     digit->height = repeat * height + 2 * margin;
     digit->data = take(memory, (size_t)digit->width * digit->height);
     if (!digit->data) return EDGE_MNIST_ERROR_SCRATCH;
-    if (repeat > 1 || margin) spread(*digit, width, height, repeat, margin);
+    if (repeat == 2 || margin) spread(*digit, width, height, repeat == 2, margin);
     return margin ? dilate(*digit, margin, *memory) : EDGE_MNIST_OK;
 }
 

@@ -1,12 +1,10 @@
 """The app of one process: ``POST /predict``, health, metrics, KServe v2, the page and its files."""
 
-import asyncio
+import atexit
 import base64
 import mimetypes
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from pydantic_core import to_json
 from python_multipart.multipart import parse_options_header
@@ -23,38 +22,26 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edge_mnist.machine import count_cores
-from edge_mnist.model_file import name_model
 from edge_mnist.picture import read_picture
-from edge_mnist.predictor import Predictor
-from edge_mnist.serving import kserve
+from edge_mnist.serving import kserve, metrics, middleware
 from edge_mnist.serving.engine import Engine
-from edge_mnist.serving.metrics import Metrics
-from edge_mnist.serving.middleware import AccessLog, RequestMiddleware, make_error
 from edge_mnist.serving.settings import Settings
 
-SCHEMA_VERSION = 1
-SMALL_FORM_BYTES = 65_536  # split on the event loop, in 0.1 ms
 RAW_NAME = "-"  # as `edge-mnist predict -` calls a picture that has no name
 HERE = Path(__file__).parent
 FOLDERS = (HERE.parent / "web", HERE / "docs")
 # The page loads its backend under one name; `export --target web` writes another one under it.
 PATHS = {"index.html": "/", "docs.html": "/docs", "backend_server.js": "/backend.js"}
 NOT_SERVED = ("backend_web.js", "decoding.js", "wasm.js", "edge_mnist.wasm", "service_worker.js")
-EXAMPLE = HERE / "docs" / "example.png"
-HEALTH = ("/healthz", "/v2/health/live", "/v2/health/ready")
 STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
 PREDICT = "/predict"
 TOP_K = Query(ge=1, le=999, description="List the likeliest classes of each picture.")
 SEEN = Query(description="Add what the model saw of each picture: 784 bytes, base64.")
 BINARY = {"type": "string", "format": "binary"}
-FORM = {"picture": {"type": "array", "items": BINARY, "minItems": 1}}
-PREDICT_BODIES = {
-    "image/*": {"schema": BINARY | {"minLength": 1}},
-    "multipart/form-data": {
-        "schema": {"type": "object", "properties": FORM, "required": ["picture"]}
-    },
-}
+FILES = {"picture": {"type": "array", "items": BINARY, "minItems": 1}}
+FORM = {"type": "object", "properties": FILES, "required": ["picture"]}
+PICTURE = BINARY | {"minLength": 1}
+PREDICT_BODIES = {"image/*": {"schema": PICTURE}, "multipart/form-data": {"schema": FORM}}
 
 
 class Error(BaseModel):
@@ -91,34 +78,32 @@ class Report(BaseModel):
 
 def make_app(settings: Settings) -> ASGIApp:
     """Make the app of one process; raises what ``Predictor`` raises."""
-    predictor = Predictor(settings.model, settings.provider, accept_all=settings.accept_all)
-    metrics, log = Metrics(), AccessLog()
-    threads = max(1, count_cores() // settings.workers)
-    engine = Engine(predictor, settings, metrics, threads=threads)
-    predict = _make_predict(engine, settings, metrics)
-    api = _make_api(engine, settings, metrics, log, predict)
-    described = frozenset(api.openapi()["paths"])
-    files = [
-        _make_file_route(file)
+    engine = Engine(settings)
+    predict = _make_predict(engine)
+    api = _make_api(engine, predict)
+    files = {
+        PATHS.get(file.name, f"/{file.name}"): Response(
+            file.read_bytes(), media_type=mimetypes.guess_type(file.name)[0]
+        )
         for folder in FOLDERS
         for file in folder.glob("*.*")
         if file.name not in NOT_SERVED
-    ]
-    api.router.routes += files
+    }
+    api.router.routes += [Route(path, file, methods=["GET"]) for path, file in files.items()]
+    open_paths = {"/healthz", "/v2/health/live", "/v2/health/ready", "/openapi.json", *files}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         # What FastAPI does between a request and its endpoint takes as long as reading a small
         # picture, and without a query it has nothing to validate.
-        if scope.get("path") == PREDICT and scope["method"] == "POST" and not scope["query_string"]:
-            response = await predict(Request(scope, receive, send))
+        if scope["path"] == PREDICT and scope["method"] == "POST" and not scope["query_string"]:
+            response = await predict(Request(scope))
             await response(scope, receive, send)
         else:
             await api(scope, receive, send)
 
-    open_paths = frozenset((*(route.path for route in files), *HEALTH, "/openapi.json"))
-    app: ASGIApp = RequestMiddleware(
-        dispatch, settings, metrics, log, open_paths=open_paths, routes=open_paths | described
-    )
+    atexit.register(middleware.flush_access_log)
+    routes = open_paths.union(api.openapi()["paths"])
+    app: ASGIApp = middleware.RequestMiddleware(dispatch, settings, open_paths, routes)
     if settings.allow_origins:
         app = CORSMiddleware(
             app,
@@ -130,34 +115,9 @@ def make_app(settings: Settings) -> ASGIApp:
     return app
 
 
-def _make_file_route(file: Path) -> Route:
-    """Make the route of a file of the page or the documentation, held in memory."""
-    response = Response(file.read_bytes(), media_type=mimetypes.guess_type(file.name)[0])
-
-    async def send_file(_: Request) -> Response:
-        return response
-
-    return Route(PATHS.get(file.name, f"/{file.name}"), send_file)
-
-
-def _make_api(
-    engine: Engine, settings: Settings, metrics: Metrics, log: AccessLog, predict: Any
-) -> FastAPI:
+def _make_api(engine: Engine, predict: Callable[..., Any]) -> FastAPI:
     """Make everything but the files of the page."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        logging = asyncio.create_task(log.run())
-        yield
-        logging.cancel()
-        log.flush()
-        engine.close()
-
-    async def answer_error(request: Request, error: Any) -> Response:
-        if getattr(error, "status_code", 0) == 404:
-            error.detail = f"nothing at {request.scope['path']}; the model is at {model_path}"
-        return make_error(error)
-
+    handled = (HTTPException, RequestValidationError, Exception)
     api = FastAPI(
         title="edge-mnist",
         description="Handwritten digits: pictures in, digits out. Every error is one line of JSON.",
@@ -165,16 +125,11 @@ def _make_api(
         docs_url=None,  # loads scripts of another host
         redoc_url=None,
         redirect_slashes=False,  # the address would be made from the request's Host header
-        lifespan=lifespan,
         responses={status: {"model": Error} for status in STATUSES},
-        exception_handlers=dict.fromkeys(
-            (HTTPException, RequestValidationError, Exception), answer_error
-        ),
+        exception_handlers=dict.fromkeys(handled, middleware.answer_error),
     )
     schemes = (APIKeyHeader(name="X-API-Key", auto_error=False), HTTPBearer(auto_error=False))
-    key = [Depends(scheme) for scheme in schemes if settings.key]  # the middleware checks it
-    names, about = engine.predictor.info.class_names, _describe_model(engine)
-    model_path = f"/v2/models/{name_model(engine.predictor.info)}"
+    key = [Depends(one) for one in schemes if engine.settings.key]  # the middleware checks it
     api.post(
         PREDICT,
         tags=["pictures"],
@@ -186,28 +141,26 @@ def _make_api(
     @api.get("/healthz", tags=["operation"])
     async def health() -> dict[str, Any]:
         """Run the model, and tell which it is, and on what it runs."""
-        kserve.check_model(engine)
-        return {"status": "ok", **about, "class_names": names}
+        engine.check()
+        names = engine.predictor.info.class_names
+        return {"status": "ok", **engine.about, "class_names": names}
 
     @api.get("/metrics", tags=["operation"], dependencies=key, response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """Return what was counted, all workers together, for Prometheus."""
-        content, media_type = metrics.render()
-        return Response(content, headers={"content-type": media_type})
+        content = generate_latest(metrics.registry)
+        return Response(content, headers={"content-type": CONTENT_TYPE_LATEST})
 
-    example = read_picture(EXAMPLE).image
-    router = kserve.make_router(engine, settings, metrics, api.version, example)
-    api.include_router(router, dependencies=key)
+    example = read_picture(HERE / "docs" / "example.png").image
+    api.include_router(kserve.make_router(engine, api.version, example), dependencies=key)
     api.openapi()["components"]["schemas"] |= kserve.SCHEMAS
     return api
 
 
-def _make_predict(
-    engine: Engine, settings: Settings, metrics: Metrics
-) -> Callable[..., Awaitable[Response]]:
+def _make_predict(engine: Engine) -> Callable[..., Awaitable[Response]]:
     """Make the endpoint of ``POST /predict``."""
     names = engine.predictor.info.class_names
-    about = {"schema_version": SCHEMA_VERSION, **_describe_model(engine)}
+    about = {"schema_version": 1, **engine.about}
 
     async def predict(
         request: Request,
@@ -220,16 +173,15 @@ def _make_predict(
         error; both are answers with code 200.
         """
         started = time.perf_counter()
-        uploads = await _read_uploads(request, engine, settings.max_pictures)
-        request.state.n_pictures = len(uploads)
+        uploads = await _read_uploads(request, engine)
+        request.scope["state"]["logged"] = {"pictures": len(uploads)}
         predictions = await engine.predict([content for _, content in uploads])
         items = []
         for (name, _), prediction in zip(uploads, predictions, strict=True):
             metrics.pictures(prediction.status).inc()
-            known = {"path": name, **prediction.to_dict(names, top_k=top_k)}
+            items.append({"path": name, **prediction.to_dict(names, top_k=top_k)})
             if seen and prediction.image is not None:
-                known["seen"] = base64.b64encode(prediction.image.tobytes()).decode()
-            items.append(known)
+                items[-1]["seen"] = base64.b64encode(prediction.image.tobytes()).decode()
         spent_ms = (time.perf_counter() - started) * 1000
         headers = {"server-timing": f"predict;dur={spent_ms:.2f}"}
         return Response(to_json(about | {"items": items}), 200, headers, "application/json")
@@ -237,13 +189,13 @@ def _make_predict(
     return predict
 
 
-async def _read_uploads(request: Request, engine: Engine, most: int) -> list[tuple[str, bytes]]:
+async def _read_uploads(request: Request, engine: Engine) -> list[tuple[str, bytes]]:
     """Return name and content of each picture in a request."""
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    body: bytes = request.state.body
+    body, headers = request.scope["state"]["body"], request.scope["state"]["headers"]
+    kind, options = parse_options_header(headers.get(b"content-type", b""))
     if kind == b"multipart/form-data":
-        split = partial(_split_form, body, options.get(b"boundary", b""), most)
-        uploads = split() if len(body) < SMALL_FORM_BYTES else await engine.run(split)
+        boundary, most = options.get(b"boundary", b""), engine.settings.max_pictures
+        uploads = await engine.run(_split_form, body, boundary, most)
     elif not kind or kind.startswith(b"image/") or kind == b"application/octet-stream":
         uploads = [(RAW_NAME, body)] if body else []
     else:
@@ -256,32 +208,18 @@ async def _read_uploads(request: Request, engine: Engine, most: int) -> list[tup
 
 def _split_form(body: bytes, boundary: bytes, most: int) -> list[tuple[str, bytes]]:
     """Return the files in a form; Starlette's parser takes as long as reading a small picture."""
-    _, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary)
-    if not boundary or not parts or not parts.pop().startswith(b"--"):
+    delimiter = b"\r\n--" + boundary
+    form, end, _ = (b"\r\n" + body).partition(delimiter + b"--")
+    if not boundary or not end:
         raise HTTPException(400, "damaged form: without a boundary, or it ends too early")
+    _, *parts = form.split(delimiter + b"\r\n")
     if len(parts) > most:
         raise HTTPException(413, f"more than {most} pictures")
     uploads = []
     for part in parts:
-        start, head, content = part[:2], *part[2:].partition(b"\r\n\r\n")[::2]
-        if start != b"\r\n":
-            raise HTTPException(400, "damaged form: a boundary without an end of line")
+        head, _, content = part.partition(b"\r\n\r\n")
         for line in head.split(b"\r\n"):
             _, options = parse_options_header(line)
             if line.lower().startswith(b"content-disposition:") and b"filename" in options:
                 uploads.append((options[b"filename"].decode(errors="replace") or RAW_NAME, content))
     return uploads
-
-
-def _describe_model(engine: Engine) -> dict[str, str]:
-    """Return which model runs, on what, and what reads the pictures.
-
-    The model's folder does not concern a client.
-    """
-    predictor = engine.predictor
-    return {
-        "model": predictor.model.path.name,
-        "model_sha256": predictor.model.sha256,
-        "provider": predictor.provider,
-        "reader": predictor.reader,
-    }

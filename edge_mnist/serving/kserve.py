@@ -13,22 +13,19 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from edge_mnist.model_file import OUTPUTS, name_model
+from edge_mnist.serving import metrics
 from edge_mnist.serving.engine import Engine
-from edge_mnist.serving.metrics import Metrics
-from edge_mnist.serving.middleware import describe_fault
-from edge_mnist.serving.settings import Settings
 
 VERSION = "1"  # as in the repository that `export --target triton` writes
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 HEADER_LENGTH = "inference-header-content-length"
 SIDE_PX = 28
-JSON_PIXEL_BYTES = 8  # "255, " and white space
-HEAD_BYTES = 4096
 REFERENCE = "#/components/schemas/{model}"
 
 # JSON has one kind of number: 7.0 is 7. A body may hold many errors, and one of them is told.
@@ -66,6 +63,9 @@ class InferOutput(BaseModel):
     parameters: Parameters = Parameters()
 
 
+BOTH_OUTPUTS = [InferOutput(name="logits"), InferOutput(name="probabilities")]
+
+
 class InferRequest(BaseModel):
     """Images to classify, and the outputs to return: both if none is named."""
 
@@ -85,10 +85,7 @@ def parse_infer(
 ) -> tuple[InferRequest, NDArray[np.uint8]]:
     """Return the request in a body, and its images, shape (N, 28, 28).
 
-    Args:
-        body: JSON, and the binary data of the input behind it.
-        header_length: How many bytes the JSON has; None if the whole body is JSON.
-        max_images: How many images there may be.
+    The body is JSON of ``header_length`` bytes, None for all of it, and the binary data behind it.
     """
     length = header_length or str(len(body))
     if not re.fullmatch("[0-9]{1,9}", length) or int(length) > len(body):
@@ -97,16 +94,13 @@ def parse_infer(
     try:
         request = InferRequest.model_validate_json(head)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        status = 400 if first["type"] == "json_invalid" else 422
-        raise HTTPException(status, describe_fault(first)) from None
+        raise RequestValidationError(error.errors(include_input=False)) from None
     (given,) = request.inputs
     if given.shape[0] > max_images:
         raise HTTPException(413, f"expected at most {max_images} images, got {given.shape[0]}")
-    if (given.parameters.binary_data_size or 0) != len(binary):
-        raise HTTPException(409, f"binary_data_size: {len(binary)} bytes follow the JSON")
-    if (given.data is None) != bool(binary):
-        raise HTTPException(409, "expected either data or binary_data_size")
+    size = given.parameters.binary_data_size or 0
+    if size != len(binary) or (given.data is None) != bool(binary):
+        raise HTTPException(409, f"expected data or binary_data_size, {len(binary)} bytes follow")
     levels = np.frombuffer(binary, np.uint8) if binary else np.array(given.data, np.uint8)
     if levels.size != math.prod(given.shape):
         raise HTTPException(409, f"shape {list(given.shape)} does not hold {levels.size} values")
@@ -118,7 +112,7 @@ def encode_infer(
 ) -> Response:
     """Return the answer to an inference: JSON, and behind it the data asked for as bytes."""
     tensors, binary = [], b""
-    for asked in request.outputs or [InferOutput(name="logits"), InferOutput(name="probabilities")]:
+    for asked in request.outputs or BOTH_OUTPUTS:
         values = outputs[asked.name]
         tensor: dict[str, Any] = {"name": asked.name, "datatype": "FP32", "shape": values.shape}
         is_binary = asked.parameters.binary_data
@@ -136,44 +130,21 @@ def encode_infer(
     return Response(head + binary, 200, headers, "application/octet-stream")
 
 
-def describe_infer(example: NDArray[np.uint8]) -> dict[str, Any]:
-    """Describe the body of an inference for OpenAPI, with an image, shape (28, 28), to send."""
-    images = {"name": "images", "shape": [1, SIDE_PX, SIDE_PX], "datatype": "UINT8"}
-    body = {"inputs": [images | {"data": example.ravel().tolist()}]}
-    schema = {"$ref": REFERENCE.format(model=InferRequest.__name__)}
-    content = {"application/json": {"schema": schema, "example": body}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def check_model(engine: Engine) -> None:
-    """Run one image through the model, here: it takes 0.2 ms, and waits behind no picture."""
-    try:
-        engine.predictor.predict_images(np.zeros((1, SIDE_PX, SIDE_PX), np.uint8))
-    except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise HTTPException(503, f"the model does not run: {error}") from error
-
-
-def make_router(
-    engine: Engine, settings: Settings, metrics: Metrics, version: str, example: NDArray[np.uint8]
-) -> APIRouter:
-    """Make the routes below ``/v2``.
-
-    Args:
-        engine: Runs the model.
-        settings: Limit the images in a request, and its bytes.
-        metrics: Count inferences.
-        version: Of the server.
-        example: An image to try, shape (28, 28).
-    """
+def make_router(engine: Engine, version: str, example: NDArray[np.uint8]) -> APIRouter:
+    """Make the routes below ``/v2``, for a version of the server, with an image to try."""
     name = name_model(engine.predictor.info)
     router, model = APIRouter(prefix="/v2", tags=["KServe v2"]), APIRouter()
-    _add_descriptions(model, name, len(engine.predictor.info.class_names), settings.max_pictures)
-    add_infer = model.post(
+    _add_descriptions(model, engine, name)
+    images = {"name": "images", "shape": [1, SIDE_PX, SIDE_PX], "datatype": "UINT8"}
+    content = {
+        "schema": {"$ref": REFERENCE.format(model=InferRequest.__name__)},
+        "example": {"inputs": [images | {"data": example.ravel().tolist()}]},
+    }
+    model.post(
         "/infer",
-        openapi_extra=describe_infer(example),
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": content}}},
         responses={200: {"content": {"application/octet-stream": {}}}},
-    )
-    add_infer(_make_infer(engine, settings, metrics, name))
+    )(_make_infer(engine, name))
 
     @router.get("")
     async def server_metadata() -> dict[str, Any]:
@@ -188,7 +159,7 @@ def make_router(
     @model.get("/ready")
     async def ready() -> dict[str, bool]:
         """Run the model, and tell that it answers."""
-        check_model(engine)
+        engine.check()
         return {"ready": True}
 
     @router.post("/repository/index")
@@ -200,14 +171,17 @@ def make_router(
     @model.get("/stats")
     async def statistics() -> dict[str, Any]:
         """Return how often the model ran and for how long, all workers together."""
-        return {"model_stats": [{"name": name, "version": VERSION, **metrics.read_infer()}]}
+        counted = metrics.read_infer()
+        return {"model_stats": [{"name": name, "version": VERSION, **counted}]}
 
     for prefix in (f"/models/{name}", f"/models/{name}/versions/{VERSION}"):
         router.include_router(model, prefix=prefix)
     return router
 
 
-def _add_descriptions(model: APIRouter, name: str, n_classes: int, most: int) -> None:
+def _add_descriptions(model: APIRouter, engine: Engine, name: str) -> None:
+    n_classes = len(engine.predictor.info.class_names)
+
     @model.get("")
     async def metadata() -> dict[str, Any]:
         """Return inputs and outputs of the model; -1 is the free size of a batch."""
@@ -224,33 +198,32 @@ def _add_descriptions(model: APIRouter, name: str, n_classes: int, most: int) ->
         output = {"data_type": "TYPE_FP32", "dims": [n_classes]}
         outputs = [{"name": one} | output for one in OUTPUTS]
         known = {"name": name, "platform": "onnxruntime_onnx", "backend": "onnxruntime"}
+        most = engine.settings.max_pictures
         return {**known, "max_batch_size": most, "input": [images], "output": outputs}
 
 
-def _make_infer(
-    engine: Engine, settings: Settings, metrics: Metrics, name: str
-) -> Callable[..., Awaitable[Response]]:
-    # Parsing JSON holds Python's lock, so the body is no larger than the images allowed need.
-    pixels = settings.max_pictures * SIDE_PX**2
-    max_bytes = min(settings.max_bytes, pixels * JSON_PIXEL_BYTES + HEAD_BYTES)
+def _make_infer(engine: Engine, name: str) -> Callable[..., Awaitable[Response]]:
+    settings = engine.settings
+    # Parsing JSON holds Python's lock, so the body is no larger than the images allowed need:
+    # eight bytes for a pixel ("255, " and white space), and four kilobytes for the rest.
+    max_bytes = min(settings.max_bytes, settings.max_pictures * SIDE_PX**2 * 8 + 4096)
 
     async def infer(request: Request) -> Response:
         """Classify images; logits and probabilities come from one run of the network."""
         started, outcome = time.perf_counter(), "fail"
         try:
-            body: bytes = request.state.body
+            body: bytes = request.scope["state"]["body"]
             if len(body) > max_bytes:
                 raise HTTPException(413, f"the body is larger than {max_bytes:,} bytes")
             length = request.headers.get(HEADER_LENGTH)
             known, images = await engine.run(parse_infer, body, length, settings.max_pictures)
             with metrics.infer.labels("compute_infer").time():
-                logits, probabilities = await engine.classify(images)
+                async with engine.admit(len(images)):
+                    values = await engine.run(engine.predictor.compute_outputs, images)
             metrics.infer_images.inc(len(images))
             metrics.last_infer.set_to_current_time()
-            outputs = {"logits": logits, "probabilities": probabilities}
-            response = encode_infer(known, outputs, name)
             outcome = "success"
-            return response
+            return encode_infer(known, dict(zip(OUTPUTS, values, strict=True)), name)
         finally:
             metrics.infer.labels(outcome).observe(time.perf_counter() - started)
 

@@ -14,94 +14,76 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Set
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_mnist.serving.metrics import Metrics
+from edge_mnist.serving import metrics
 from edge_mnist.serving.settings import Settings
 
 CLIENT_GONE = 499  # in log and counts only, as nginx writes it: nobody reads that answer
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-FLUSH_S = 0.2
-MAX_LINES = 20_000
 RETRY = {"retry-after": "1"}
 ERROR_HEADERS = {401: {"www-authenticate": "Bearer"}, 429: RETRY, 503: RETRY}
-Headers = Mapping[bytes, bytes]
 logger = logging.getLogger(__name__)
+_entries: deque[dict[str, Any]] = deque(
+    maxlen=20_000
+)  # the oldest are dropped while stderr takes none
 
 
-def make_error(error: Exception) -> Response:
+async def answer_error(request: Request, error: Exception) -> Response:
     """Make the answer that tells an error: KServe's form, one line of ASCII."""
     status, reason, headers = 500, "the server failed; its log says why", dict[str, str]()
     if isinstance(error, HTTPException):
         status, reason, headers = error.status_code, error.detail, dict(error.headers or {})
     elif isinstance(error, RequestValidationError):
-        status, reason = 422, describe_fault(error.errors()[0])
+        fault = error.errors()[0]
+        status = 400 if fault["type"] == "json_invalid" else 422
+        reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ")
+    if status == 404:
+        reason = f"nothing at {request.scope['path']}; /docs tells what there is"
     body = json.dumps({"error": " ".join(reason.split())})
     return Response(body, status, ERROR_HEADERS.get(status, {}) | headers, "application/json")
 
 
-def describe_fault(fault: Any) -> str:
-    """Return one of the faults that pydantic found, and where it is."""
-    place = ".".join(map(str, fault["loc"]))
-    return f"{place}: {fault['msg']}" if place else str(fault["msg"])
-
-
-class AccessLog:
-    """Collects lines and writes them together, in a thread: a full pipe blocks no request."""
-
-    def __init__(self) -> None:
-        """Collect lines for stderr; the oldest are dropped while it takes none."""
-        self._lines: deque[str] = deque(maxlen=MAX_LINES)
-        self.add = self._lines.append
-
-    async def run(self) -> None:
-        """Write lines until cancelled."""
+def flush_access_log() -> None:
+    """Write to stderr what was logged, a line of JSON for each request."""
+    lines = []
+    with contextlib.suppress(IndexError):  # none is left; another thread may have taken some
         while True:
-            await asyncio.sleep(FLUSH_S)
-            if self._lines:
-                await asyncio.to_thread(self.flush)
-
-    def flush(self) -> None:
-        """Write what was added."""
-        text = "".join(f"{self._lines.popleft()}\n" for _ in range(len(self._lines)))
-        with contextlib.suppress(OSError, ValueError):  # nobody reads stderr any more
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            lines.append(to_json(_entries.popleft()) + b"\n")
+    with contextlib.suppress(OSError, ValueError):  # nobody reads stderr any more
+        sys.stderr.buffer.write(b"".join(lines))
+        sys.stderr.flush()
 
 
+@dataclass(frozen=True)
 class RequestMiddleware:
     """Refuses requests, reads the bodies of the others, logs and counts all of them.
 
-    Endpoints find the body in ``request.state.body``, and may set ``request.state.n_pictures``.
+    Endpoints find ``headers`` and ``body`` in the state, and may add to the log as ``logged``.
+
+    Attributes:
+        app: What answers those that are not refused.
+        open_paths: Need no key.
+        routes: Are counted under their names, all other paths as ``other``.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        settings: Settings,
-        metrics: Metrics,
-        log: AccessLog,
-        *,
-        open_paths: frozenset[str],
-        routes: frozenset[str],
-    ) -> None:
-        """Wrap an app that has some routes, of which open paths need no key."""
-        self._app, self._settings, self._metrics, self._log = app, settings, metrics, log
-        self._open_paths, self._routes = open_paths, routes
+    app: ASGIApp
+    settings: Settings
+    open_paths: Set[str]
+    routes: Set[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         started = time.perf_counter()
         status = n_bytes = 0
 
@@ -115,84 +97,79 @@ class RequestMiddleware:
 
         try:
             await self._admit(scope, receive)
-            await self._app(scope, receive, watch)
-        except HTTPException as error:
-            await make_error(error)(scope, receive, watch)
+            await self.app(scope, receive, watch)
         except ClientDisconnect:
             status = CLIENT_GONE
         except Exception as error:
-            logger.exception("failed at %s %s", scope["method"], scope["path"])
+            if not isinstance(error, HTTPException):
+                logger.exception("failed at %s %s", scope["method"], scope["path"])
             if not status:
-                await make_error(error)(scope, receive, watch)
+                response = await answer_error(Request(scope), error)
+                await response(scope, receive, watch)
         self._record(scope, status, time.perf_counter() - started, n_bytes)
 
     async def _admit(self, scope: Scope, receive: Receive) -> None:
-        headers, settings = dict(scope["headers"]), self._settings
+        headers, settings = dict(scope["headers"]), self.settings
         _check_host(headers, settings.allow_hosts)
-        if settings.key and scope["path"] not in self._open_paths:
+        if settings.key and scope["path"] not in self.open_paths:
             _check_key(headers, settings.key.encode())
         if scope["method"] in SAFE_METHODS:
             return
         _check_origin(headers, settings.allow_origins)
-        _check_body(headers, settings.max_bytes)
+        _check_size(int(headers.get(b"content-length", b"0")), settings.max_bytes)
+        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+        if encoding.lower() != "identity":
+            raise HTTPException(415, f"expected a body without Content-Encoding, got {encoding}")
+        chunks, n_bytes = [], 0
         try:
-            request = Request(scope, receive)
             async with asyncio.timeout(settings.timeout_s):
-                scope["state"]["body"] = await _read_body(request, settings.max_bytes)
+                async for chunk in Request(scope, receive).stream():
+                    chunks.append(chunk)
+                    n_bytes += len(chunk)
+                    _check_size(n_bytes, settings.max_bytes)
         except TimeoutError:
             reason = f"the body took longer than {settings.timeout_s:g} s"
             raise HTTPException(408, reason) from None
+        scope["state"] |= {"headers": headers, "body": b"".join(chunks)}
 
     def _record(self, scope: Scope, status: int, seconds: float, n_bytes: int) -> None:
         path = scope["path"]  # a label for each path that somebody tries would fill the memory
-        route = path if path in self._routes else "other"
-        self._metrics.requests(route, str(status)).inc()
-        self._metrics.seconds(route).observe(seconds)
-        # Formatted by hand: json.dumps takes four times as long, for each request.
-        line = (
-            f'{{"time": {time.time():.3f}, "client": "{(scope["client"] or [""])[0]}", '
-            f'"method": "{scope["method"]}", "path": {json.dumps(path)}, "status": {status}, '
-            f'"ms": {seconds * 1000:.2f}, "bytes_out": {n_bytes}'
-        )
-        n_pictures = scope["state"].get("n_pictures")
-        self._log.add(line + ("}" if n_pictures is None else f', "pictures": {n_pictures}}}'))
+        route = path if path in self.routes else "other"
+        metrics.requests(route, str(status)).inc()
+        metrics.seconds(route).observe(seconds)
+        entry = {"time": round(time.time(), 3), "client": (scope["client"] or [""])[0]}
+        entry |= {"method": scope["method"], "path": path, "status": status, "bytes_out": n_bytes}
+        entry |= {"ms": round(seconds * 1000, 2), **scope["state"].get("logged", {})}
+        _entries.append(entry)
+        if len(_entries) == 1:  # they are written together, in a thread: a full pipe blocks nobody
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.2, loop.run_in_executor, None, flush_access_log)
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    chunks, n_bytes = [], 0
-    async for chunk in request.stream():
-        chunks.append(chunk)
-        n_bytes += len(chunk)
-        if n_bytes > max_bytes:
-            raise _too_large(max_bytes)
-    return b"".join(chunks)
-
-
-def _check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
+def _check_host(headers: dict[bytes, bytes], allowed: tuple[str, ...]) -> None:
     """Refuse host names that are not this server's, whose owner could point them at it.
 
-    That is DNS rebinding: a page of that name would count as this server's own. An IP address
-    cannot be pointed elsewhere, so it is always allowed.
+    That is DNS rebinding: a page of that name would count as this server's own.
     """
-    host, is_address = _parse_host(headers.get(b"host", b""))
+    host = _name_host(headers.get(b"host", b""))
     if not host:
         raise HTTPException(400, "expected a Host header that names this server")
-    if not is_address and host not in ("localhost", *allowed) and "*" not in allowed:
+    if host not in ("localhost", *allowed) and "*" not in allowed:
         raise HTTPException(421, f"no host named {host} here; --allow-host would allow it")
 
 
 @functools.lru_cache(1024)
-def _parse_host(header: bytes) -> tuple[str, bool]:
-    """Return the host that a Host header names, empty if none, and whether it is an IP address."""
+def _name_host(header: bytes) -> str:
+    """Return the host that a Host header names, empty if none, and localhost for an IP address."""
     host = ""
     with contextlib.suppress(ValueError):
         host = urlsplit("//" + header.decode("latin-1")).hostname or ""
         ipaddress.ip_address(host)
-        return host, True
-    return host, False
+        host = "localhost"  # an address cannot be pointed elsewhere
+    return host
 
 
-def _check_key(headers: Headers, key: bytes) -> None:
+def _check_key(headers: dict[bytes, bytes], key: bytes) -> None:
     given = headers.get(b"x-api-key", b"")
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if not given and scheme.lower() == b"bearer":
@@ -201,7 +178,7 @@ def _check_key(headers: Headers, key: bytes) -> None:
         raise HTTPException(401, "expected the API key as X-API-Key or Authorization: Bearer")
 
 
-def _check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:
+def _check_origin(headers: dict[bytes, bytes], allowed: tuple[str, ...]) -> None:
     """Refuse what a page of another origin had a browser send.
 
     A browser sends Sec-Fetch-Site with every request, and older ones Origin with every POST; other
@@ -210,20 +187,12 @@ def _check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:
     origin = headers.get(b"origin", b"").decode("latin-1")
     site = headers.get(b"sec-fetch-site", b"")
     is_own = origin.partition("://")[2] == headers[b"host"].decode("latin-1")
-    is_allowed = origin in allowed or "*" in allowed
-    if is_allowed or site in (b"same-origin", b"none") or (not site and (is_own or not origin)):
-        return
-    raise HTTPException(403, "a page of another origin sent this; --allow-origin would allow it")
+    is_same = site in (b"same-origin", b"none") or (not site and (is_own or not origin))
+    if not is_same and origin not in allowed and "*" not in allowed:
+        reason = "a page of another origin sent this; --allow-origin would allow it"
+        raise HTTPException(403, reason)
 
 
-def _check_body(headers: Headers, max_bytes: int) -> None:
-    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
-    if encoding.lower() != "identity":
-        raise HTTPException(415, f"expected a body without Content-Encoding, got {encoding}")
-    length = headers.get(b"content-length", b"")
-    if len(length) > 18 or (length.isdigit() and int(length) > max_bytes):
-        raise _too_large(max_bytes)
-
-
-def _too_large(max_bytes: int) -> HTTPException:
-    return HTTPException(413, f"the body is larger than {max_bytes:,} bytes")
+def _check_size(n_bytes: int, max_bytes: int) -> None:
+    if n_bytes > max_bytes:
+        raise HTTPException(413, f"the body is larger than {max_bytes:,} bytes")

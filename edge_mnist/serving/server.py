@@ -5,39 +5,38 @@ import logging
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from typing import Any
 
+import httptools
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.predictor import Predictor
 from edge_mnist.serving.metrics import FOLDER_VARIABLE
-from edge_mnist.serving.protocol import HttpProtocol
 from edge_mnist.serving.settings import KEY_VARIABLE, Settings
 
 BACKLOG = 2048
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+MAX_HEAD_BYTES = 65_536  # as in h11
+UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 START_S = 60  # for a worker to start on a busy machine; after 5 s uvicorn would kill it, each time
-SWITCH_S = 0.001  # how long a thread that reads a picture may keep the event loop waiting
-# A page loads its own files, asks its own server, and shows pictures that it made itself.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = {  # of every answer
-    "content-security-policy": POLICY,
+HEADERS = {  # of every answer; a page loads its own files, and shows pictures that it made itself
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
@@ -51,25 +50,60 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
-        entry: dict[str, Any] = {"time": round(record.created, 3), "level": record.levelname}
-        entry["message"] = record.getMessage()
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+        text = super().format(record)  # with the traceback, if there is one
+        entry = {"time": round(record.created, 3), "level": record.levelname, "message": text}
         return json.dumps(entry)
 
 
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol on httptools, with a limit of the head, and without upgrades.
+
+    httptools takes an offer of an upgrade (to HTTP/2: ``curl --http2``, Java's HttpClient) for an
+    upgrade, and drops the body; so that header reaches it under another name.
+    """
+
+    _head = b""  # what has arrived of a head that is not complete
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived."""
+        cycle = self.cycle
+        if cycle is None or (cycle.response_complete and not cycle.more_body):
+            self._head += data
+            head, end, body = self._head.partition(b"\r\n\r\n")
+            if UPGRADE.search(head):
+                self.parser = httptools.HttpRequestParser(self)  # the former one has a part of it
+                data = UPGRADE.sub(b"\r\nx-upgrade:", head) + end + body
+        super().data_received(data)
+        if self.cycle is not cycle:
+            self._head = b""
+        elif len(self._head) > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("Invalid HTTP request received.")
+
+
 class Supervisor(Multiprocess):
-    """uvicorn's supervisor, which notices a worker's death while it waits for its answer.
+    """uvicorn's supervisor, which tells when all workers have started, and forgets the dead.
 
     It keeps the worker's end of the pipe open itself, so a worker that was killed between the
     question and the answer would be replaced after ``START_S`` only.
     """
 
+    announce: Callable[[], None]  # called once all workers answer
+
+    def init_processes(self) -> None:
+        """Start the workers."""
+        super().init_processes()
+        if all(process.wait_until_ready(START_S) for process in self.processes):
+            self.announce()
+
     def keep_subprocess_alive(self) -> None:
-        """Replace the workers that have died."""
-        for process in self.processes:
+        """Replace the workers that have died; what they counted as waiting waits no longer."""
+        known = list(self.processes)
+        for process in known:
             process.child_conn.close()
         super().keep_subprocess_alive()
+        for process in known:
+            if process not in self.processes:
+                mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
 
 
 def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str], None]) -> None:
@@ -85,8 +119,7 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         EdgeMnistError: The address cannot be had, the model not be opened, or the workers do not
             start.
     """
-    model, provider = settings.model, settings.provider
-    with Predictor(model, provider) as predictor:  # before a worker fails to
+    with Predictor(settings.model, settings.provider) as predictor:  # before a worker fails to
         about = f"{predictor.model.path} on {predictor.provider}"
     listener = _listen(host, port, settings.workers)
     host, port = listener.getsockname()[:2]
@@ -96,7 +129,7 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         factory=True,
         http=HttpProtocol,
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         access_log=False,
         workers=settings.workers,
@@ -104,12 +137,11 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         server_header=False,
         headers=list(HEADERS.items()),
         limit_concurrency=settings.max_connections,
-        backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(2 * settings.timeout_s),
         timeout_worker_healthcheck=START_S,
     )
     _configure_logging()
-    if host not in LOCAL_HOSTS and not settings.key:
+    if host not in ("127.0.0.1", "::1") and not settings.key:
         logger.warning("listening on %s without an API key: set %s", host, KEY_VARIABLE)
     if settings.workers == 1:
         announce(text)
@@ -118,10 +150,10 @@ def serve(settings: Settings, host: str, port: int, *, announce: Callable[[str],
         uvicorn.Server(config).run(sockets=[listener])
         return
     logging.getLogger("uvicorn.error").setLevel("INFO")  # the supervisor tells of workers' deaths
-    threading.Thread(target=_announce, args=(host, port, announce, text), daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="edge-mnist-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
-        supervisor = Supervisor(config, sockets=[listener])
+        supervisor = Supervisor(config, [listener])
+        supervisor.announce = partial(announce, text)
         supervisor.run()
     if any((process.exitcode or 0) > 0 for process in supervisor.processes):
         raise EdgeMnistError("the workers did not start")
@@ -132,7 +164,7 @@ def make_worker_app(settings: Settings) -> ASGIApp:
     from edge_mnist.serving.app import make_app  # metrics read their variable when imported
 
     _configure_logging()
-    sys.setswitchinterval(SWITCH_S)
+    sys.setswitchinterval(0.001)  # so long a thread that reads may keep the event loop waiting
     supervisor = multiprocessing.parent_process()
     if supervisor:
         threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
@@ -155,38 +187,23 @@ class _OwnListener(socket.socket):
     """
 
     def __reduce__(self) -> Any:
-        return _listen_too, (self.family, self.getsockname())
-
-
-def _listen_too(family: socket.AddressFamily, address: Any) -> socket.socket:
-    return socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=True)
+        listen = partial(socket.create_server, family=self.family, backlog=BACKLOG, reuse_port=True)
+        return listen, (self.getsockname(),)
 
 
 def _listen(host: str, port: int, workers: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        if workers == 1 or sys.platform != "linux":  # others spread nothing
-            return socket.create_server((host, port), family=family, backlog=BACKLOG)
-        with closing(socket.create_server((host, port), family=family)) as probe:
-            address = probe.getsockname()  # a port that this process alone can have
-        listener = _OwnListener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(address)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        if workers > 1 and sys.platform == "linux":  # others spread nothing
+            address = listener.getsockname()  # that this process alone can have
+            listener.close()
+            listener = _OwnListener(family)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
         return listener
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise EdgeMnistError(f"cannot listen on {host}:{port}: {reason}") from error
-
-
-def _announce(host: str, port: int, announce: Callable[[str], None], text: str) -> None:
-    while True:
-        try:
-            socket.create_connection((host, port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.05)
-        else:
-            announce(text)
-            return
+    except OSError as error:
+        raise EdgeMnistError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _end_with(supervisor: Any) -> None:

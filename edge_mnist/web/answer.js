@@ -35,7 +35,6 @@ export function toErrorAnswer(error) {
 
 /** Return the element with an id. */
 export const find = (id) => document.getElementById(id);
-const progress = find("progress");
 let announcing = 0;
 let invitation = "Draw a digit from 0 to 9";
 
@@ -56,9 +55,7 @@ export function showBackend({ classNames, facts, privacy, docsUrl }) {
   const items = facts.flatMap(([name, value]) => [make("dt", name), make("dd", value)]);
   find("facts").replaceChildren(...items);
   find("privacy").textContent = privacy;
-  const link = find("docs");
-  link.hidden = docsUrl === null;
-  if (docsUrl !== null) link.href = docsUrl;
+  Object.assign(find("docs"), { hidden: docsUrl === null, href: docsUrl ?? "" });
   if (classNames.every((name) => /^[0-9]$/.test(name))) return;
   invitation = find("title").textContent = "Draw or choose a picture"; // clothes, letters, ...
   find("examples").hidden = true;
@@ -66,7 +63,7 @@ export function showBackend({ classNames, facts, privacy, docsUrl }) {
 
 /** Show how much has been loaded. */
 export function showLoading(loadedBytes, totalBytes) {
-  progress.value = Math.min(loadedBytes / totalBytes, 1);
+  find("progress").value = Math.min(loadedBytes / totalBytes, 1);
   const sizes = `${(loadedBytes / 1e6).toFixed(1)} of ${(totalBytes / 1e6).toFixed(1)} MB`;
   find("advice").textContent = `You can draw already. ${sizes} loaded.`;
 }
@@ -118,15 +115,14 @@ function showResult(status, headline, advice, name = "") {
   find("digit").classList.toggle("word", isWord(name));
   find("headline").textContent = headline;
   find("advice").textContent = advice;
-  progress.hidden = find("key-form").hidden = find("retry").hidden = true;
+  for (const id of ["progress", "key-form", "retry"]) find(id).hidden = true;
   if (status !== "ok") showBars(null); // a bar would contradict what the words say
   if (status !== "ok" && status !== "rejected") showSeen(null);
 }
 
 function showBars(probabilities) {
   const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : -1;
-  const rows = document.querySelectorAll("#bars tbody tr");
-  rows.forEach((row, label) => {
+  document.querySelectorAll("#bars tbody tr").forEach((row, label) => {
     row.classList.toggle("best", label === best);
     row.querySelector(".bar").style.width = `${probabilities ? 100 * probabilities[label] : 0}%`;
     const percent = probabilities ? formatPercent(probabilities[label]) : "–";

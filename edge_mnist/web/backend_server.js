@@ -48,9 +48,8 @@ async function request(path, options) {
 }
 
 async function toError(response) {
-  if ([429, 503].includes(response.status)) {
-    return new BackendError("The server is busy", "Try again in a moment.");
-  }
+  const isBusy = [429, 503].includes(response.status);
+  if (isBusy) return new BackendError("The server is busy", "Try again in a moment.");
   return new BackendError("The server reports a problem", await readError(response));
 }
 

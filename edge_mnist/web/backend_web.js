@@ -2,6 +2,7 @@
 
 import { BackendError, find, toErrorAnswer } from "./answer.js";
 import { PictureError, decode } from "./decoding.js";
+import { checkCanvas } from "./drawing.js";
 import { openWasm } from "./wasm.js";
 
 export async function openBackend(onProgress) {
@@ -9,7 +10,8 @@ export async function openBackend(onProgress) {
     const advice = "This page reads digits with WebAssembly. Allow it, or use another browser.";
     throw new BackendError("WebAssembly is switched off", advice);
   }
-  if (location.protocol !== "file:") offerInstallation();
+  checkCanvas();
+  if (location.protocol !== "file:") offerInstallation().catch(() => {}); // it works without
   const model = JSON.parse(find("model").textContent);
   const network = model.runtime_bytes ? undefined : await unpack("network");
   const wasm = await openWasm(await unpack("wasm"), network);
@@ -47,17 +49,16 @@ function toAnswer(logits, image, reason, model) {
 }
 
 /** Let the browser install the page, with two files that lie beside it where it is hosted. */
-function offerInstallation() {
-  const manifest = document.createElement("link");
-  Object.assign(manifest, { rel: "manifest", href: "manifest.webmanifest" });
-  document.head.append(manifest);
-  navigator.serviceWorker?.register("service_worker.js").catch(() => {}); // it works without
+async function offerInstallation() {
+  const manifest = { rel: "manifest", href: "manifest.webmanifest" };
+  document.head.append(Object.assign(document.createElement("link"), manifest));
+  await navigator.serviceWorker.register("service_worker.js");
 }
 
-/** Decode what the page holds: base64 of raw deflate. */
+/** Decode what the page holds: base64 of zlib's format. */
 async function unpack(id) {
   const packed = Uint8Array.from(atob(find(id).textContent), (one) => one.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 

@@ -2,10 +2,12 @@
 
 const MAX_BYTES = 32_000_000;
 const MAX_PIXELS = 48_000_000;
+const MAX_SIDE_PX = 65_535; // Chromium's canvas stays blank beyond
 const LUMA = [19595, 38470, 7471]; // ITU-R BT.601, in units of 1 / 65536
 const PNG_START = 0x89504e47;
 const KEPT_PIXELS = 1_000_000; // a larger picture is averaged down to no fewer
 const DRAFT_SIDE_PX = 512; // Pillow decodes a JPEG at 1/2, 1/4 or 1/8 of its size, no smaller
+const STRIP_PIXELS = 1_000_000; // of a JPEG, read at once; between strips the page handles input
 
 /** A picture cannot be read; the message is one line for the user. */
 export class PictureError extends Error {}
@@ -18,19 +20,27 @@ export async function decode(file) {
     const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
     const bitmap = await createImageBitmap(file, options); // turned as EXIF says
     const { height, width } = bitmap;
-    const isHuge = height * width > MAX_PIXELS;
+    const isHuge = height * width > MAX_PIXELS || Math.max(height, width) > MAX_SIDE_PX;
     if (isHuge) throw new PictureError(`${width} x ${height} pixels are too many`);
-    const canvas = new OffscreenCanvas(width, height);
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(bitmap, 0, 0);
-    bitmap.close();
-    const grey = toGrey(context.getImageData(0, 0, width, height));
     const head = new DataView(await file.slice(0, 26).arrayBuffer());
+    const isJpeg = head.getUint16(0) === 0xffd8; // it is opaque
+    const shorter = Math.floor(Math.min(height, width) / DRAFT_SIDE_PX);
+    const factor = (isJpeg && [8, 4, 2].find((n) => shorter >= n)) || 1;
+    const nRows = isJpeg ? Math.ceil(STRIP_PIXELS / width / factor) * factor : height;
+    const canvas = new OffscreenCanvas(width, Math.min(nRows, height));
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    const size = { height: Math.ceil(height / factor), width: Math.ceil(width / factor) };
+    const grey = { ...size, data: new Uint8Array(size.height * size.width) };
+    for (let top = 0; top < height; top += nRows) {
+      if (top) await new Promise((done) => setTimeout(done));
+      context.drawImage(bitmap, 0, -top);
+      const strip = toGrey(context.getImageData(0, 0, width, Math.min(nRows, height - top)));
+      grey.data.set(downscale(strip, factor).data, (top / factor) * grey.width);
+    }
+    bitmap.close();
     const isDeepGrey = head.getUint32(0) === PNG_START && head.getUint16(24) === 0x1000; // 16 bits
     if (isDeepGrey) stretch(grey.data);
-    const isJpeg = head.getUint16(0) === 0xffd8;
-    const shorter = Math.floor(Math.min(height, width) / DRAFT_SIDE_PX);
-    return reduceLarge(downscale(grey, (isJpeg && [8, 4, 2].find((n) => shorter >= n)) || 1));
+    return reduceLarge(grey);
   } catch (error) {
     if (error instanceof PictureError) throw error;
     throw new PictureError("not a picture that this browser can read, or damaged");
@@ -63,9 +73,9 @@ function downscale(grey, factor) {
 export function toGrey({ height, width, data: pixels }) {
   const data = new Uint8Array(height * width);
   const histogram = new Uint32Array(256); // of what is more opaque than not
+  const [red, green, blue] = LUMA;
   let isClear = false;
   for (let i = 0, at = 0; i < data.length; i++, at += 4) {
-    const [red, green, blue] = LUMA;
     data[i] = (pixels[at] * red + pixels[at + 1] * green + pixels[at + 2] * blue + 0x8000) >> 16;
     isClear ||= pixels[at + 3] !== 255;
     if (pixels[at + 3] > 127) histogram[data[i]]++;

@@ -1,5 +1,7 @@
 // The drawing: strokes, or a picture that was chosen, on a canvas, with undo and redo, as a file.
 
+import { BackendError } from "./answer.js";
+
 const VIEW_PX = 800; // side of the canvas; strokes are kept in units of it, 0..1
 const FILE_PX = 200; // side of the PNG file: enough for the model's 28 x 28
 const WIDTHS = {
@@ -19,7 +21,7 @@ export class Drawing {
   #past = [];
   #stroke = null;
   #cursor = null;
-  #isPaintDue = false;
+  #frame = 0; // in which it is painted anew
   tool = "pen";
   size = "medium";
 
@@ -47,9 +49,6 @@ export class Drawing {
   get hasPicture() { return this.#content.picture !== null; }
   get canUndo() { return this.#past.length > 0; }
   get canRedo() { return this.#undone.length > 0; }
-
-  /** Width of the next stroke, in sides of the canvas. */
-  get strokeWidth() { return WIDTHS[this.tool][this.size]; }
 
   /** Put the pen down. A picture makes room for the new drawing. */
   beginStroke(point, { isErasing = this.tool === "eraser" } = {}) {
@@ -82,27 +81,18 @@ export class Drawing {
     this.#notify("content");
   }
 
-  undo() {
-    this.#step(this.#past, this.#undone);
-  }
-
-  redo() {
-    this.#step(this.#undone, this.#past);
-  }
+  undo() { this.#step(this.#past, this.#undone); }
+  redo() { this.#step(this.#undone, this.#past); }
 
   clear() {
     this.endStroke();
     if (!this.isEmpty) this.#replace(EMPTY);
   }
 
-  showPicture(picture) {
-    this.endStroke();
-    this.#replace({ strokes: [], picture });
-  }
+  showPicture(picture) { this.#replace({ strokes: [], picture }); }
 
   /** Replace the drawing by other strokes. */
   showLines(lines) {
-    this.endStroke();
     const width = WIDTHS.pen.medium;
     const strokes = lines.map((points) => ({ points, width, isErasing: false }));
     this.#replace({ strokes, picture: null });
@@ -117,6 +107,7 @@ export class Drawing {
   /** Return the chosen picture's file as it came, or the drawing as PNG. */
   async toFile() {
     if (this.#content.picture) return this.#content.picture.file;
+    checkCanvas();
     const canvas = new OffscreenCanvas(FILE_PX, FILE_PX);
     this.#paintStrokes(canvas.getContext("2d"), FILE_PX);
     return canvas.convertToBlob({ type: "image/png" });
@@ -137,6 +128,7 @@ export class Drawing {
   }
 
   #replace(content) {
+    this.endStroke();
     this.#record(content);
     this.#notify("content");
   }
@@ -146,14 +138,10 @@ export class Drawing {
     this.onChange(change);
   }
 
-  #paintSoon() {
-    if (this.#isPaintDue) return;
-    this.#isPaintDue = true;
-    requestAnimationFrame(() => this.#paint());
-  }
+  #paintSoon() { this.#frame ||= requestAnimationFrame(() => this.#paint()); }
 
   #paint() {
-    this.#isPaintDue = false;
+    this.#frame = 0;
     const context = this.canvas.getContext("2d");
     this.#paintStrokes(context, VIEW_PX);
     if (this.#content.picture) paintPicture(context, this.#content.picture);
@@ -176,8 +164,9 @@ export class Drawing {
   }
 
   #paintCursor(context, [x, y]) {
+    const radius = (WIDTHS[this.tool][this.size] * VIEW_PX) / 2;
     context.beginPath();
-    context.arc(x * VIEW_PX, y * VIEW_PX, (this.strokeWidth * VIEW_PX) / 2, 0, 2 * Math.PI);
+    context.arc(x * VIEW_PX, y * VIEW_PX, radius, 0, 2 * Math.PI);
     for (const [style, width] of [[PAPER, 14], [ACCENT, 8]]) {
       context.strokeStyle = style; // a light rim, so that it is seen on ink too
       context.lineWidth = width;
@@ -186,6 +175,15 @@ export class Drawing {
     context.fillStyle = ACCENT;
     if (this.#stroke) context.fill();
   }
+}
+
+/** Throw BackendError if this browser hides from pages what is on a canvas, as Tor Browser does. */
+export function checkCanvas() {
+  const context = new OffscreenCanvas(8, 8).getContext("2d");
+  context.fillRect(0, 0, 8, 8);
+  const { data } = context.getImageData(0, 0, 8, 8);
+  if (data.every((level, at) => (at % 4 === 3 ? level > 247 : level < 8))) return; // opaque black
+  throw new BackendError("This browser hides what is drawn", "Allow this page to read the canvas.");
 }
 
 function reachesCanvas({ points, width }) {

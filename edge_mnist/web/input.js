@@ -97,11 +97,10 @@ export function drawWithKeys(drawing, announce) {
   const move = (isFine) => {
     const step = isFine ? FINE_STEP : STEP;
     const directions = [...held].map((key) => ARROWS[key]);
-    const along = (axis) => {
+    place = place.map((position, axis) => {
       const way = directions.reduce((sum, direction) => sum + direction[axis], 0);
-      return Math.min(Math.max(place[axis] + step * way, 0), 1);
-    };
-    place = [along(0), along(1)];
+      return Math.min(Math.max(position + step * way, 0), 1);
+    });
     drawing.extendStroke([place]);
   };
 

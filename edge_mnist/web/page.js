@@ -11,6 +11,8 @@ import { drawWithKeys, drawWithPointers } from "./input.js";
 const SURE = 0.9; // of the probability
 const HOLD_MS = 300;
 const PAUSE_MS = 700;
+// Not left to the model: it would be given the dot as large as a digit, and read a 0.
+const DOT_ANSWER = { status: "rejected", reason: "dot", image: null };
 const SAMPLE_STEP = 2; // of an example's 100 units, from one point of a stroke to the next
 
 const canvas = find("canvas");
@@ -42,7 +44,8 @@ async function readLatest() {
   if (drawing.isEmpty || drawing.isDot) find("result").ariaBusy = "false";
   if (drawing.isEmpty) return showEmpty();
   if (drawing.isDot) {
-    if (!drawing.isStrokeOpen) pause = setTimeout(showDot, isStrokeLatest ? PAUSE_MS : 0);
+    const wait_ms = isStrokeLatest ? PAUSE_MS : 0;
+    if (!drawing.isStrokeOpen) pause = setTimeout(showAnswer, wait_ms, DOT_ANSWER, 0);
     return;
   }
   if (isReading) return;
@@ -54,11 +57,6 @@ async function readLatest() {
     await nextPaint(); // what was drawn meanwhile comes first
   } while (readVersion !== version && !drawing.isEmpty && !drawing.isDot);
   isReading = false;
-}
-
-/** Not left to the model: it is given a dot as large as a digit, and reads a 0. */
-function showDot() {
-  showAnswer({ status: "rejected", reason: "dot", image: null }, 0);
 }
 
 async function readOnce(backend, readContent) {
@@ -81,10 +79,7 @@ async function readOnce(backend, readContent) {
 }
 
 /** Wait until what has changed is on screen. */
-async function nextPaint() {
-  await new Promise(requestAnimationFrame);
-  await new Promise((resolve) => setTimeout(resolve));
-}
+const nextPaint = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
 
 /** Show an answer now, later or not at all. `answer`: null for a problem. */
 function present(answer, show) {

@@ -16,6 +16,9 @@ addEventListener("activate", (event) => {
 });
 
 addEventListener("fetch", (event) => {
-  const asked = event.request.mode === "navigate" ? registration.scope : event.request;
-  event.respondWith(caches.match(asked).then((known) => known ?? fetch(event.request)));
+  const { method, url } = event.request;
+  // index.html and a query change nothing; other pages below the same folder are not kept.
+  const asked = new Request(url.replace(/(index\.html)?([?#].*)?$/, ""), { method });
+  const kept = caches.match(asked, { cacheName: NAME });
+  event.respondWith(kept.then((known) => known ?? fetch(event.request)));
 });

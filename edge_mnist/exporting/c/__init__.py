@@ -6,7 +6,7 @@ written beside C code that is the same for every model (source.py, templates).
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from edge_mnist.exporting.c.source import (
     write_model,
 )
 from edge_mnist.exporting.golden import draw_golden_images
-from edge_mnist.files import make_folder, refuse_foreign, write_atomically
+from edge_mnist.files import make_folder, refuse_foreign_files, write_atomically
 from edge_mnist.model_file import (
     INT8_NAME,
     ModelFile,
@@ -199,7 +199,7 @@ def export_c(
     files |= {name: text.encode() for name, text in read_picture_path().items()}
     files[INT8_NAME] = chosen.content
     if not overwrite:
-        _refuse_foreign_files(target, files)
+        refuse_foreign_files(target, files, marked=HEADER, mark=MARK)
     # The header first: it marks the folder as an export's, if the rest is interrupted.
     for name in sorted(files, key=lambda one: (one != HEADER, one)):
         make_folder((target / name).parent)
@@ -284,19 +284,6 @@ def _measure_layer(network: Network, plan: Plan, tables: Tables, number: int) ->
         tables.count_bytes(number),
         ram_bytes,
     )
-
-
-def _refuse_foreign_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Refuse to replace files in a folder that no export wrote.
-
-    Raises:
-        OutputError: The folder's header is somebody else's; or it has none, and one of the files
-            to write exists with other content.
-    """
-    refuse_foreign(folder / HEADER, MARK)
-    if not (folder / HEADER).exists():
-        for name, content in files.items():
-            refuse_foreign(folder / name, content)
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:

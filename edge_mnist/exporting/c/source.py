@@ -264,9 +264,7 @@ def write_golden(network: Network, plan: Plan, tables: Tables, images: NDArray[n
 def fill_template(name: str, values: dict[str, str]) -> str:
     """Return a template with its ``@name@`` replaced."""
     text = (TEMPLATES / name).read_text()
-    for key, value in values.items():
-        text = text.replace(f"@{key}@", value)
-    return text
+    return re.sub(r"@(\w+)@", lambda found: values[found[1]], text)
 
 
 def read_picture_path() -> dict[str, str]:
@@ -285,7 +283,7 @@ def describe(
     for name in info.class_names:
         if not name.isprintable():
             raise ModelError(f"the class name {name!r} cannot be written as a string of C")
-    # In UTF-8: JSON's escapes of what is beyond 16 bits are none of C.
+    # In UTF-8: JSON's escapes of what is beyond 16 bits are none of C. Two ? may begin a trigraph.
     names = ", ".join(json.dumps(name, ensure_ascii=False) for name in info.class_names)
     accuracy = info.metadata.get("accuracy")
     return {
@@ -298,7 +296,7 @@ def describe(
         "c_version": ".".join(re.findall(r"\d+", version("edge-mnist"))[:3]),
         "optimize": optimize,
         "n_classes": str(network.n_classes),
-        "class_names": f"{{{names}}}",
+        "class_names": f"{{{names}}}".replace("?", "\\?"),
         "n_layers": str(len(network.layers)),
         "scratch_bytes": str(plan.scratch_bytes),
         "logit_scales": f"{{{', '.join(_c_float(one) for one in network.layers[-1].scales)}}}",
