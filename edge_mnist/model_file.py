@@ -261,13 +261,12 @@ def _check_contract(content: bytes) -> ModelInfo:
     accuracy, threshold = (
         float(metadata.get(name, "0")) for name in ("accuracy", "rejection_threshold")
     )
-    if not (0 <= accuracy <= 1 and 0 <= threshold <= 1):
+    n_images = int(metadata.get("n_test_images", "1"))
+    if not (0 <= accuracy <= 1 and 0 <= threshold <= 1 and n_images > 0):
         raise _breach(
-            f"expected accuracy and rejection_threshold in 0..1, got {accuracy} and {threshold}"
+            "expected accuracy and rejection_threshold in 0..1 and n_test_images above 0, got "
+            f"{accuracy}, {threshold} and {n_images}"
         )
-    n_test_images = int(metadata.get("n_test_images", "1"))
-    if n_test_images < 1:
-        raise _breach(f"expected n_test_images of 1 or more, got {n_test_images}")
     framing = metadata.get("framing", "digit")
     if framing not in FRAMINGS:
         raise _breach(f"expected framing {' or '.join(FRAMINGS)}, got {framing!r}")
